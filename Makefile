@@ -1,0 +1,59 @@
+# Everything here sets itself up: all it needs is Python 3.11 or newer, and make.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+
+.PHONY: run test lint type fmt bench chaos lock help
+
+run: $(RUN_READY) ## Start Flik, make a text, a picture and a film, and go on serving
+	$(BIN)/flik up --demo
+
+test: $(DEV_READY) lint type ## Run every check and every test (short forms of the slow suites)
+	$(BIN)/python -m pytest
+
+lint: $(DEV_READY) ## Check style, security and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/bandit -q -c pyproject.toml -r flik
+
+type: $(DEV_READY) ## Check types, strictly
+	$(BIN)/mypy
+
+fmt: $(DEV_READY) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV_READY) ## Measure speed, beside what the machine and a Celery stack can do
+	$(BIN)/python -m benchmarks
+
+chaos: $(DEV_READY) ## Kill everything, repeatedly (the long form)
+	FLIK_CHAOS=long $(BIN)/python -m pytest -m chaos --timeout 1800
+
+lock: ## Renew the locked dependencies (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  pyproject.toml --group build --output-file requirements/run.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  pyproject.toml --group build --group dev --output-file requirements/dev.txt
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-6s %s\n", $$1, $$2}'
+
+$(VENV)/pyvenv.cfg:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Flik needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_READY): $(VENV)/pyvenv.cfg requirements/run.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/run.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(DEV_READY): $(VENV)/pyvenv.cfg requirements/dev.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@ $(RUN_READY)

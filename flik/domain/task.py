@@ -1,0 +1,208 @@
+"""What a task is: its states, how it may move between them, and what travels inside Flik.
+
+                          start deadline passed
+            ┌──────────────────────────────────────────► EXPIRED
+            │                 cancel
+            ├──────────────────────────────────────────► CANCELLED ◄─┐
+            │                                                        │ cancel
+  submit ─► QUEUED ── grant ─► PROCESSING ── settle ─► COMPLETED     │
+            ▲  ▲                 │   │  └────────────────────────────┘
+            │  └── retry at ─────┘   └── gave up ──► FAILED
+            └──────────────── retry by the caller ─────┘
+
+PENDING stands before QUEUED for a step of a chain that waits for its parents. A task that
+waits for a retry is QUEUED with `attempt` > 0 and `available_at` in the future.
+
+Only the queue moves a task after it was submitted, and each move names the state it
+expects, so two moves that race cannot both take effect. Leaving PROCESSING also needs the
+lease token of the grant: see `flik.pipeline.queue`.
+
+Times inside Flik are seconds since the epoch (UTC); they become timestamps at the rim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any, NamedTuple
+
+
+class Status(StrEnum):
+    """Where a task is on its way."""
+
+    PENDING = "PENDING"
+    QUEUED = "QUEUED"
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.PENDING: frozenset({Status.QUEUED, Status.FAILED, Status.CANCELLED, Status.EXPIRED}),
+    Status.QUEUED: frozenset({Status.PROCESSING, Status.CANCELLED, Status.EXPIRED}),
+    Status.PROCESSING: frozenset({Status.QUEUED, Status.COMPLETED, Status.FAILED, Status.CANCELLED}),
+    Status.FAILED: frozenset({Status.QUEUED}),
+    Status.COMPLETED: frozenset(),
+    Status.CANCELLED: frozenset(),
+    Status.EXPIRED: frozenset(),
+}
+
+
+class Priority(IntEnum):
+    """How urgent a task is; the smaller number goes first."""
+
+    REAL_TIME = 0
+    INTERACTIVE = 1
+    BACKGROUND = 2
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A validated task that is not stored yet. `payload` is JSON text."""
+
+    task_id: str
+    tenant_id: str
+    task_type: str
+    priority: int
+    region: str
+    payload: str
+    created_at: float
+    start_deadline_at: float | None = None
+    request_id: str | None = None
+    trace_id: str | None = None
+
+
+class Ticket(NamedTuple):
+    """What the queue holds of a waiting task: enough to order it, nothing to run it.
+
+    `queued_at` orders a tenant's tasks and feeds ageing; it is the submit time and is kept
+    through retries. `available_at` is when it may be granted; equal to `queued_at` for a
+    new task, later for a retry.
+    """
+
+    task_id: str
+    tenant_id: str
+    task_type: str
+    priority: int
+    queued_at: float
+    available_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Who asks for work: one model replica."""
+
+    worker_id: str
+    task_type: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One task given to one worker. Whoever writes its outcome must show `lease_token`."""
+
+    task_id: str
+    lease_token: str
+    tenant_id: str
+    task_type: str
+    priority: int
+    attempt: int
+    payload: str
+    soft_timeout_s: float
+    hard_timeout_s: float
+    request_id: str | None = None
+    trace_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArtifact:
+    """An artifact that lies in the object store; the bytes behind `key` hash to `sha256` (hex)."""
+
+    index: int
+    key: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The attempt produced a result."""
+
+    task_id: str
+    lease_token: str
+    text: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: tuple[StoredArtifact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt failed; `retryable` says whether another could succeed."""
+
+    task_id: str
+    lease_token: str
+    error_code: str
+    message: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HandedBack:
+    """The worker is shutting down and gives the task back unfinished; the attempt does not count."""
+
+    task_id: str
+    lease_token: str
+
+
+Outcome = Completed | Failed | HandedBack
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """All that is shown of one task. `result` is {"text", "metadata"} of a completed one."""
+
+    task_id: str
+    tenant_id: str
+    task_type: str
+    priority: int
+    region: str
+    status: str
+    attempt: int
+    max_attempts: int
+    created_at: float
+    available_at: float
+    start_deadline_at: float | None
+    started_at: float | None
+    completed_at: float | None
+    worker_id: str | None
+    version: str | None
+    error_code: str | None
+    error_message: str | None
+    request_id: str | None
+    result: Mapping[str, Any] | None = None
+    artifacts: tuple[StoredArtifact, ...] = ()
+    progress: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks to list; None means any. `before_id` is where the last page ended."""
+
+    tenant_id: str | None = None
+    status: str | None = None
+    task_type: str | None = None
+    priority: int | None = None
+    error_code: str | None = None
+    created_from: float | None = None
+    created_until: float | None = None
+    before_id: str | None = None
+    limit: int = 50

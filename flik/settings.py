@@ -1,0 +1,122 @@
+"""Every knob of Flik: its environment name, unit and default. Read once, in `app` and `cli`.
+
+Other parts get plain values in their constructors. A bad value stops the start with the
+name of the variable and what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from flik.errors import SettingInvalid
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _env(*names: str, default: Any, **rules: Any) -> Any:
+    return Field(default=default, validation_alias=AliasChoices(*names), **rules)
+
+
+class Settings(BaseSettings):
+    """The settings, by topic. Durations are seconds, money US dollars, sizes bytes."""
+
+    model_config = SettingsConfigDict(env_file=(), extra="ignore", frozen=True, populate_by_name=True)
+
+    # Where Flik is
+    region: str = _env("FLIK_REGION", default="us-east", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    port: int = _env("FLIK_PORT", default=8080, ge=1, le=65535)
+    data_dir: Annotated[Path, AfterValidator(_absolute)] = _env("FLIK_DATA_DIR", default=Path(".flik"))
+    public_url: str | None = _env("FLIK_PUBLIC_URL", default=None)  # None: the address the caller used
+
+    # Servers; without a URL Flik starts its own in the data folder
+    database_url: str | None = _env("DATABASE_URL", default=None)
+    redis_url: str | None = _env("REDIS_URL", default=None)
+
+    # Gateway
+    gateway_replicas: int = _env("FLIK_GATEWAY_REPLICAS", default=1, ge=1, le=64)
+    gateway_connections: int = _env("FLIK_GATEWAY_DB_CONNECTIONS", default=4, ge=1, le=100)
+    haproxy: bool = _env("FLIK_HAPROXY", default=True)  # Ray Serve's HAProxy mode
+    throughput: bool = _env("FLIK_THROUGHPUT", default=True)  # Ray Serve's throughput mode
+    rate_limit_requests_per_sec: int = _env("RATE_LIMIT_REQUESTS_PER_SEC", default=300, ge=1)
+
+    # Models
+    worker_concurrency: int = _env("WORKER_CONCURRENCY", default=5, ge=1, le=4096)
+    worker_version: str = _env("WORKER_VERSION", default="v1.0.0", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$")
+    model_replicas: int = _env("FLIK_MODEL_REPLICAS", default=1, ge=1, le=1000)
+    model_num_cpus: float = _env("FLIK_MODEL_NUM_CPUS", default=0.1, ge=0)
+    provider: str = _env("FLIK_PROVIDER", default="simulated")
+    simulated_speed: float = _env("FLIK_SIMULATED_SPEED", default=1.0, gt=0)  # 10: ten times as fast
+    drain_s: float = _env("FLIK_DRAIN_S", default=8.0, ge=0)  # a stopping replica finishes what it can in this time
+
+    # Queue
+    lease_s: float = _env("FLIK_LEASE_S", default=3.0, gt=0)
+    heartbeat_s: float = _env("FLIK_HEARTBEAT_S", default=1.0, gt=0)
+    retry_delays_s: Annotated[tuple[float, ...], NoDecode] = _env("FLIK_RETRY_DELAYS_S", default=(5.0, 15.0, 60.0))
+    ageing_s: float = _env("FLIK_AGEING_S", default=600.0, ge=0)  # waiting this long lifts a task one class; 0: never
+    tenant_weights: Annotated[dict[str, int], NoDecode] = _env("FLIK_TENANT_WEIGHTS", default={})  # big=3,small=1
+    queue_window: int = _env("FLIK_QUEUE_WINDOW", default=50_000, ge=100)  # tickets held in memory, per type
+    soft_timeout_s: float = _env("FLIK_SOFT_TIMEOUT_S", default=25 * 60.0, gt=0)
+    hard_timeout_s: float = _env("FLIK_HARD_TIMEOUT_S", default=30 * 60.0, gt=0)
+
+    # Results
+    hot_ttl_s: int = _env("FLIK_HOT_TTL_S", default=600, ge=1)
+    artifact_url_ttl_s: int = _env("FLIK_ARTIFACT_URL_TTL_S", default=3600, ge=1)
+    signing_key: SecretStr | None = _env("FLIK_SIGNING_KEY", default=None)  # None: made and kept in the data folder
+
+    # Scaling (read by the autoscaler)
+    autoscale_min_workers: int = _env("AUTOSCALE_MIN_WORKERS", default=2, ge=0)
+    autoscale_max_workers: int = _env("AUTOSCALE_MAX_WORKERS", default=10, ge=1)
+    autoscale_queue_threshold: int = _env("AUTOSCALE_QUEUE_THRESHOLD", default=100, ge=1)
+    autoscale_budget_per_hour: float = _env("AUTOSCALE_BUDGET_PER_HOUR", default=50.0, ge=0)
+
+    # Logs
+    log_level: str = _env("FLIK_LOG_LEVEL", default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @field_validator("retry_delays_s", mode="before")
+    @classmethod
+    def _split_delays(cls, value: Any) -> Any:
+        return tuple(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("tenant_weights", mode="before")
+    @classmethod
+    def _split_weights(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return dict(part.strip().split("=", 1) for part in value.split(",") if "=" in part)
+
+    @field_validator("tenant_weights")
+    @classmethod
+    def _weigh_at_least_one(cls, value: dict[str, int]) -> dict[str, int]:
+        if any(weight < 1 for weight in value.values()):
+            raise ValueError("a weight must be at least 1")
+        return value
+
+    @model_validator(mode="after")
+    def _hold_together(self) -> Self:
+        if self.lease_s <= 2 * self.heartbeat_s:
+            raise ValueError("FLIK_LEASE_S must be more than twice FLIK_HEARTBEAT_S, or one late beat loses a lease")
+        if self.hard_timeout_s <= self.soft_timeout_s:
+            raise ValueError("FLIK_HARD_TIMEOUT_S must be larger than FLIK_SOFT_TIMEOUT_S")
+        if any(delay < 0 for delay in self.retry_delays_s):
+            raise ValueError("FLIK_RETRY_DELAYS_S must not hold a negative delay")
+        return self
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the environment, with `overrides` (field names) on top.
+
+    Raises:
+        SettingInvalid: names the variable and what is wrong with its value.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        raise SettingInvalid(name, first["msg"].removeprefix("Value error, ")) from None

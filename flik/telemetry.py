@@ -1,0 +1,144 @@
+"""What Flik tells about itself: one table of metrics, JSON logs, and the ids that tie lines together.
+
+Every metric Flik emits is a row of `METRICS`; labels come from bounded sets (types, classes,
+states), never from ids or tenants.
+
+A log line is one JSON object with timestamp, level, logger and message, and, where they are
+known, taskId, tenantId, taskType, durationMs, traceId and requestId. `log_context` sets those
+for everything logged inside it; `extra={"durationMs": 12}` adds to one line.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LONG_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+
+METRICS = (
+    Metric("flik_tasks_submitted", "counter", ("task_type", "priority"), "Tasks the queue learnt of."),
+    Metric("flik_tasks_completed", "counter", ("task_type", "version"), "Tasks that completed."),
+    Metric("flik_tasks_failed", "counter", ("task_type", "error_code"), "Tasks that failed for good."),
+    Metric("flik_tasks_cancelled", "counter", ("task_type",), "Tasks that were cancelled."),
+    Metric("flik_tasks_expired", "counter", (), "Tasks whose start deadline passed."),
+    Metric("flik_attempts", "counter", ("task_type", "attempt", "outcome"), "Attempts that ended, by their number."),
+    Metric("flik_stale_settlements", "counter", ("task_type",), "Outcomes refused: their lease token was not current."),
+    Metric("flik_queue_depth", "gauge", ("task_type", "priority"), "Tasks that wait."),
+    Metric("flik_tasks_running", "gauge", ("task_type",), "Tasks that are being worked on."),
+    Metric("flik_workers", "gauge", ("task_type", "version"), "Model replicas heard of within a lease."),
+    Metric("flik_worker_slots", "gauge", ("task_type",), "Tasks those replicas can work on at a time."),
+    Metric("flik_queue_wait_seconds", "histogram", ("task_type", "priority"), "From submit to grant.", _LONG_S),
+    Metric("flik_run_seconds", "histogram", ("task_type",), "From grant to settled.", _LONG_S),
+    Metric("flik_grant_seconds", "histogram", (), "One grant transaction.", _SHORT_S),
+    Metric("flik_settle_seconds", "histogram", (), "One settle transaction.", _SHORT_S),
+    Metric("flik_submit_seconds", "histogram", (), "From a submit request's arrival to its answer.", _SHORT_S),
+    Metric(
+        "flik_submit_batch_tasks",
+        "histogram",
+        (),
+        "Tasks that shared one commit.",
+        (1, 2, 5, 10, 25, 50, 100, 250, 1000),
+    ),
+    Metric("flik_http_errors", "counter", ("code",), "Requests answered with a problem."),
+    Metric(
+        "flik_result_reads", "counter", ("tier",), "Reads of a task by where they were answered: HOT, WARM or MISS."
+    ),
+)
+
+_KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+
+
+class Metrics:
+    """The metrics of one process, made from the table: `metrics["flik_tasks_failed"].labels(...)`."""
+
+    def __init__(self, *names: str, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._made: dict[str, Any] = {}
+        for row in METRICS:
+            if row.name in names or any(name.endswith("*") and row.name.startswith(name[:-1]) for name in names):
+                options = {"buckets": row.buckets} if row.kind == "histogram" else {}
+                kind: Any = _KINDS[row.kind]
+                self._made[row.name] = kind(row.name, row.help, row.labels, registry=self.registry, **options)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._made[name]
+
+
+_context: contextvars.ContextVar[Mapping[str, Any] | None] = contextvars.ContextVar("flik_log_context", default=None)
+
+
+@contextmanager
+def log_context(**fields: Any) -> Iterator[None]:
+    """Add fields to every line that is logged inside; None values are left out."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    token = _context.set({**(_context.get() or {}), **known})
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+_FIELDS = (
+    "taskId",
+    "tenantId",
+    "taskType",
+    "durationMs",
+    "traceId",
+    "requestId",
+    "attempt",
+    "workerId",
+    "version",
+    "count",
+)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line for a record."""
+        line: dict[str, Any] = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **(_context.get() or {}),
+        }
+        line.update({name: record.__dict__[name] for name in _FIELDS if name in record.__dict__})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def log_as_json(level: str = "INFO") -> None:
+    """Send the `flik` loggers of this process to standard error as JSON lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("flik")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
