@@ -1,0 +1,1 @@
+"""Where artifacts lie: the object store, and the signed links that lead to it."""

@@ -1,0 +1,133 @@
+"""What Flik can be asked for: each task type with its input, provider, price and time limits.
+
+To add a task type: write its payload model here and add a row to `TASK_TYPES`.
+
+Payload models are strict: an unknown or mistyped field is refused with its JSON pointer.
+On the wire their names are camelCase; snake_case is understood as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+MAX_PROMPT_CHARS = 32_000
+MAX_OUTPUTS = 8
+MAX_SEED = 2**63 - 1
+MAX_FILM_PIXELS = 2**30  # all frames of all outputs: 30 s of 1280x720 at 30 fps, about a minute of CPU when simulated
+
+Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS, description="What to make.")]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="The same seed gives the same bytes.")]
+Style = Annotated[str, Field(min_length=1, max_length=200, description="For instance photorealistic or watercolor.")]
+Side = Annotated[int, Field(ge=64, le=2048, description="Pixels.")]
+ErrorCode = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_alias=True,
+        validate_by_name=True,
+    )
+
+
+class ScriptedFailure(_Strict):
+    """One failure the simulated provider is told to have."""
+
+    code: ErrorCode = "scripted_failure"
+    message: str = Field(default="a failure that was asked for", max_length=500)
+    retryable: bool = True
+
+
+class Script(_Strict):
+    """Tells the simulated provider how to behave; other providers refuse it."""
+
+    duration_s: float | None = Field(
+        default=None, ge=0, le=7200, description="Seconds of work, before the speed setting."
+    )
+    failures: list[ScriptedFailure] = Field(
+        default_factory=list, max_length=20, description="Attempt 1 fails with the first, attempt 2 with the second ..."
+    )
+    fail_at: float = Field(default=0.5, ge=0, le=1, description="How far an attempt gets before it fails.")
+    progress_steps: int = Field(default=5, ge=0, le=100, description="Progress events an attempt emits.")
+
+
+class TextPayload(_Strict):
+    """Input of a TEXT task."""
+
+    prompt: Prompt
+    style: Style | None = None
+    max_words: int = Field(default=160, ge=1, le=4000)
+    seed: Seed | None = None
+    script: Script | None = None
+
+
+class ImagePayload(_Strict):
+    """Input of an IMAGE task."""
+
+    prompt: Prompt
+    style: Style | None = None
+    width: Side = 768
+    height: Side = 768
+    num_outputs: int = Field(default=1, ge=1, le=MAX_OUTPUTS)
+    output_format: Literal["png", "jpg", "webp"] = "png"
+    seed: Seed | None = None
+    script: Script | None = None
+
+
+class VideoPayload(_Strict):
+    """Input of a VIDEO task."""
+
+    prompt: Prompt
+    style: Style | None = None
+    width: Side = 640
+    height: Side = 360
+    length_s: float = Field(default=3.0, ge=0.5, le=30, description="Length of the film in seconds.")
+    fps: int = Field(default=24, ge=1, le=60)
+    num_outputs: int = Field(default=1, ge=1, le=MAX_OUTPUTS)
+    seed: Seed | None = None
+    script: Script | None = None
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Self:
+        pixels = int(self.width * self.height * self.fps * self.length_s * self.num_outputs)
+        if pixels > MAX_FILM_PIXELS:
+            raise ValueError(
+                f"width x height x fps x lengthS x numOutputs is {pixels:,} pixels; the most is {MAX_FILM_PIXELS:,}"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class TaskType:
+    """One row of the catalog. Timeouts are seconds of running, prices US dollars a completed task."""
+
+    name: str
+    payload: type[_Strict]
+    price_usd: Decimal
+    replica_price_usd_per_hour: Decimal
+    soft_timeout_s: float = 25 * 60
+    hard_timeout_s: float = 30 * 60
+
+
+TASK_TYPES: Mapping[str, TaskType] = {
+    row.name: row
+    for row in (
+        TaskType("TEXT", TextPayload, Decimal("0.001"), Decimal("0.50")),
+        TaskType("IMAGE", ImagePayload, Decimal("0.010"), Decimal("2.00")),
+        TaskType("VIDEO", VideoPayload, Decimal("0.100"), Decimal("8.00")),
+    )
+}
+
+
+def read_payload(task_type: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stored payload of a task as the provider sees it: snake_case, defaults filled in."""
+    return TASK_TYPES[task_type].payload.model_validate(payload).model_dump()

@@ -1,0 +1,172 @@
+"""The default provider: real texts, pictures and films without weights or network.
+
+It takes as long as a real model would (drawn from the seed, divided by `speed`) or as long
+as the payload's script says, and fails when the script says so. The same payload and seed
+give the same bytes in every process; without a seed the task id is the seed, so a retry
+makes the same artifact again.
+
+Drawing runs in a thread beside the waiting, so an attempt takes the longer of the two.
+Cancellation ends the waiting at once and the thread at its next frame. Once
+`context.wind_down` is set nothing waits any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from flik.errors import ProviderError
+from flik.providers.base import Artifact, Context, Output, Progress, Request, Result, TextChunk
+from flik.providers.simulated import chance, film, picture, text
+from flik.providers.simulated import plan as planning
+
+DURATIONS_S: Mapping[str, tuple[float, float]] = {"TEXT": (0.5, 2.0), "IMAGE": (2.0, 8.0), "VIDEO": (5.0, 20.0)}
+DOING: Mapping[str, str] = {"TEXT": "writing", "IMAGE": "drawing", "VIDEO": "filming"}
+STEPS = 5
+
+
+class SimulatedProvider:
+    """Makes artifacts on the CPU. `speed` 10 waits a tenth as long; drawing is as fast as it is."""
+
+    def __init__(self, speed: float = 1.0) -> None:
+        self._speed = speed
+
+    async def generate(self, request: Request, context: Context) -> AsyncIterator[Output]:
+        """Yield progress, text as it is written, the artifacts and the result.
+
+        Raises:
+            ProviderError: the script asks this attempt to fail, or the type is one this provider cannot make.
+        """
+        if request.task_type not in DURATIONS_S:
+            raise ProviderError("unsupported_type", f"the simulated provider makes no {request.task_type}", False)
+        seed = seed_of(request)
+        failure = _failure(request)
+        stop = threading.Event()
+        work = None if failure else asyncio.create_task(asyncio.to_thread(make, request, seed, stop.is_set))
+        try:
+            async for output in _paced(request, context, work, duration_s(request, seed) / self._speed):
+                yield output
+            if failure or work is None:
+                raise failure or ProviderError("unknown", "nothing was made", True)
+            artifacts = await work
+        finally:
+            stop.set()
+            if work and not work.done():
+                work.cancel()
+        for artifact in artifacts:
+            yield artifact
+        yield _result(request, context, seed, artifacts)
+
+
+def seed_of(request: Request) -> int:
+    """Return the seed asked for, or one that the task id decides."""
+    asked = request.payload.get("seed")
+    return chance.number("seed", request.task_id) if asked is None else int(asked)
+
+
+def duration_s(request: Request, seed: int) -> float:
+    """Return how long the attempt takes at speed 1: as scripted, or drawn from the seed."""
+    scripted = _script(request).get("duration_s")
+    if scripted is not None:
+        return float(scripted)
+    low, high = DURATIONS_S[request.task_type]
+    return float(chance.stream(seed, request.task_type, "duration").uniform(low, high))
+
+
+def _script(request: Request) -> Mapping[str, Any]:
+    return request.payload.get("script") or {}
+
+
+def _failure(request: Request) -> ProviderError | None:
+    """Return the failure that the script holds for this attempt, if any."""
+    failures = _script(request).get("failures") or []
+    if request.attempt > len(failures):
+        return None
+    asked = failures[request.attempt - 1]
+    return ProviderError(asked["code"], asked["message"], asked["retryable"])
+
+
+async def _paced(
+    request: Request,
+    context: Context,
+    work: asyncio.Task[list[Artifact]] | None,
+    length_s: float,
+) -> AsyncIterator[Output]:
+    """Yield what can be told along the way, each at its moment; `work` None is an attempt that will fail."""
+    script = _script(request)
+    until = 1.0 if work else float(script.get("fail_at", 0.5))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for fraction, output in await _timeline(request, work, int(script.get("progress_steps", STEPS))):
+        if fraction > until:
+            break
+        await _wait(context, began + fraction * length_s - loop.time())
+        if fraction == 1.0 and work:  # the last word is only said when the work is really done
+            await asyncio.shield(work)
+        yield output
+    await _wait(context, began + until * length_s - loop.time())
+
+
+async def _timeline(
+    request: Request, work: asyncio.Task[list[Artifact]] | None, steps: int
+) -> list[tuple[float, Output]]:
+    """Return the outputs of an attempt with the fraction of its time at which each is due."""
+    doing = DOING[request.task_type]
+    due: list[tuple[float, Output]] = [(step / steps, Progress(step / steps, doing)) for step in range(1, steps + 1)]
+    if request.task_type == "TEXT" and work:
+        pieces = text.chunks((await asyncio.shield(work))[0].data.decode())
+        due += [((at + 1) / (len(pieces) + 1), TextChunk(piece)) for at, piece in enumerate(pieces)]
+    return sorted(due, key=lambda row: row[0])
+
+
+async def _wait(context: Context, seconds: float) -> None:
+    """Wait, but not a moment longer once the replica winds down."""
+    if seconds > 0 and not context.wind_down.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await context.wind_down.wait()
+
+
+def make(request: Request, seed: int, stopped: film.Stopped = lambda: False) -> list[Artifact]:
+    """Make all artifacts of a request; takes CPU. Once `stopped` is true what comes back is incomplete."""
+    if request.task_type == "TEXT":
+        return [_text(request.payload, seed)]
+    one = _picture if request.task_type == "IMAGE" else _film
+    artifacts = []
+    for index in range(request.payload["num_outputs"]):
+        if stopped():
+            break
+        sub_seed = seed if index == 0 else chance.number(seed, "output", index)
+        artifacts.append(one(request.payload, index, sub_seed, stopped))
+    return artifacts
+
+
+def _text(payload: Mapping[str, Any], seed: int) -> Artifact:
+    written = text.write(payload["prompt"], payload.get("style"), payload["max_words"], seed)
+    return Artifact(0, "text/plain; charset=utf-8", written.encode("utf-8", "replace"))
+
+
+def _picture(payload: Mapping[str, Any], index: int, seed: int, stopped: film.Stopped) -> Artifact:
+    plan = planning.read(payload["prompt"], payload.get("style"), seed)
+    image = picture.draw(plan, payload["width"], payload["height"])
+    kind = payload["output_format"]
+    return Artifact(index, picture.CONTENT_TYPES[kind], picture.encode(image, kind), image.width, image.height)
+
+
+def _film(payload: Mapping[str, Any], index: int, seed: int, stopped: film.Stopped) -> Artifact:
+    plan = planning.read(payload["prompt"], payload.get("style"), seed)
+    width, height, fps = film.even(payload["width"]), film.even(payload["height"]), payload["fps"]
+    images = film.frames(plan, width, height, fps, payload["length_s"])
+    data = film.encode(images, (width, height), fps, stopped)
+    return Artifact(index, "video/mp4", data, width, height, film.frame_count(fps, payload["length_s"]) / fps)
+
+
+def _result(request: Request, context: Context, seed: int, artifacts: list[Artifact]) -> Result:
+    facts: dict[str, Any] = {"provider": "simulated", "version": context.version, "seed": seed}
+    if request.task_type != "TEXT":
+        return Result(None, facts)
+    written = artifacts[0].data.decode()
+    return Result(written, {**facts, "words": text.words_in(written)})
