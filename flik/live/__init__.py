@@ -1,0 +1,1 @@
+"""Redis, the fast and forgettable part. The only home of redis; losing it loses no task."""

@@ -1,0 +1,1 @@
+"""PostgreSQL, the truth. The only home of psycopg; SQL lives in `sql/`, named."""
