@@ -1,0 +1,111 @@
+"""The environment a region's Ray is started with.
+
+Ray Serve reads these when its processes start, so they are set before `ray.init`, by
+whoever starts a cluster: here, in the Dockerfile and in the manifests. Every port that two
+Flik on one machine would fight for is picked free.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from flik.embedded.secret import kept_secret
+from flik.errors import StartupRefused
+from flik.settings import Settings
+
+INSTANCE = "FLIK_INSTANCE"  # marks every process that belongs to one data folder
+_REPLICA_PORTS = 32
+_FIRST_REPLICA_PORT = 30_000
+_LAST_REPLICA_PORT = 39_000
+
+
+def instance_of(data_dir: Path) -> str:
+    """Return the mark of a data folder's processes."""
+    return hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
+
+
+def ray_temp_dir(data_dir: Path) -> Path:
+    """Return where Ray keeps its session: a short path, because unix sockets lie below it."""
+    return Path("/tmp") / f"flik-ray-{os.getuid()}-{instance_of(data_dir)[:8]}"  # noqa: S108 - made 0700 by the region
+
+
+def build(settings: Settings, database_url: str, redis_url: str) -> dict[str, str]:
+    """Return the whole environment of a region's processes."""
+    metrics, stats, fallback_http, fallback_grpc = free_ports(4)
+    http_from, grpc_from = free_block(_REPLICA_PORTS), free_block(_REPLICA_PORTS, after=_REPLICA_PORTS)
+    token = settings.data_dir / "ray_token"
+    kept_secret(token)
+    flags = {
+        INSTANCE: instance_of(settings.data_dir),
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "FLIK_DATA_DIR": str(settings.data_dir),
+        "FLIK_REGION": settings.region,
+        "FLIK_PORT": str(settings.port),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_GRAFANA_HOST": "DISABLED",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1" if settings.haproxy else "0",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1" if settings.throughput else "0",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # parsed by a Python process, for each request
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http_from),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http_from + _REPLICA_PORTS),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc_from),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc_from + _REPLICA_PORTS),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        "RAY_SERVE_PORT_QUARANTINE_S": "0",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+    }
+    # An operator's own choice wins; Ray must not find another cluster.
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return {**flags, **inherited, **{name: flags[name] for name in (INSTANCE, "DATABASE_URL", "REDIS_URL")}}
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports on which nothing listens now."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def free_block(size: int, after: int = 0) -> int:
+    """Return the first of `size` neighbouring free ports; `after` skips that many in front of them.
+
+    Raises:
+        StartupRefused: there is no such block.
+    """
+    for first in _candidates(size):
+        if all(is_free(port, "0.0.0.0") for port in range(first, first + size + after)):  # noqa: S104 - as Ray binds
+            return first + after
+    raise StartupRefused(f"no {size} neighbouring ports are free from {_FIRST_REPLICA_PORT} to {_LAST_REPLICA_PORT}")
+
+
+def _candidates(size: int) -> Iterator[int]:
+    # Start at a place that depends on this process, so that two Flik that start together do not collide.
+    blocks = (_LAST_REPLICA_PORT - _FIRST_REPLICA_PORT) // (2 * size)
+    start = os.getpid() % blocks
+    return (_FIRST_REPLICA_PORT + (start + step) % blocks * 2 * size for step in range(blocks))
+
+
+def is_free(port: int, host: str) -> bool:
+    """Return whether a server could listen on this port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,210 @@
+"""`flik up`: starts everything, stays in the foreground, and takes everything down with it.
+
+In order: the data folder is locked, left-overs of a crashed run are ended, the embedded
+servers start, the schema is brought up to date, the region's process starts Ray with the
+applications. When the region ends unasked it is started again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+from rich.console import Console
+
+from flik import settings as settings_module
+from flik.cli import ray_environment
+from flik.cli.demo import run_demo
+from flik.embedded import Servers
+from flik.errors import StartupRefused
+from flik.live.check import check_redis
+from flik.processes import become_subreaper, end_all, find_by_environ, reap_orphans
+from flik.settings import Settings
+from flik.storage.check import check_database
+from flik.storage.migrate import migrate
+
+LEAST_MEMORY_BYTES = 1536 * 1024 * 1024
+STOP_REGION_WITHIN_S = 9.0
+_STAGES = {
+    "ray": "starting Ray",
+    "serve": "starting Ray Serve",
+    "applications": "starting the gateway, the queue and the models",
+}
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Where to listen (FLIK_PORT, else 8080).")
+@click.option("--region", help="The name of this region (FLIK_REGION, else us-east).")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="The data folder (FLIK_DATA_DIR, else .flik).")
+@click.option("--demo", is_flag=True, help="Run one task of each type, then go on serving.")
+@click.option("--dashboard/--no-dashboard", default=True, help="Ray's dashboard, on loopback.")
+def up(port: int | None, region: str | None, data_dir: Path | None, demo: bool, dashboard: bool) -> None:
+    """Start Flik here and stay in the foreground; Ctrl-C stops all it started.
+
+    Without DATABASE_URL and REDIS_URL, PostgreSQL and Valkey start in the data folder.
+    """
+    overrides = {"port": port, "region": region, "data_dir": data_dir}
+    chosen = settings_module.load(**{name: value for name, value in overrides.items() if value is not None})
+    console = Console(stderr=True)
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    refuse_hopeless(chosen)
+    become_subreaper()
+    with _servers(chosen, console) as environment, Region(chosen, environment, dashboard=dashboard) as running:
+        with console.status("starting") as status:
+            running.wait_until_ready(stop, lambda stage: status.update(_STAGES.get(stage, stage)))
+        if not stop.is_set():
+            _announce(chosen, running)
+        if demo and not stop.is_set():
+            run_demo(_url(chosen), chosen.data_dir / "demo", stop)
+        running.keep_running(stop)
+        console.print("stopping ...")
+    console.print("stopped")
+
+
+def refuse_hopeless(chosen: Settings) -> None:
+    """Refuse to start where it cannot work, before anything is started.
+
+    Raises:
+        StartupRefused: the port is taken or memory is short.
+    """
+    if not ray_environment.is_free(chosen.port, "0.0.0.0"):  # noqa: S104 - HAProxy listens there
+        raise StartupRefused(f"port {chosen.port} is in use; choose another with --port")
+    available = psutil.virtual_memory().available
+    if available < LEAST_MEMORY_BYTES:
+        raise StartupRefused(
+            f"{available >> 20} MiB of memory are available and Flik needs {LEAST_MEMORY_BYTES >> 20} MiB; "
+            "end something else first"
+        )
+
+
+@contextmanager
+def _servers(chosen: Settings, console: Console) -> Iterator[dict[str, str]]:
+    """Hold the data folder and the servers; yield the environment that a region needs."""
+    with console.status("starting PostgreSQL and Valkey"):
+        servers = Servers(chosen.data_dir, chosen.database_url, chosen.redis_url)
+        addresses = servers.start()
+    try:
+        # The folder is ours now: whatever carries its mark was left behind by a run that crashed.
+        end_all(find_by_environ(ray_environment.INSTANCE, ray_environment.instance_of(chosen.data_dir)), grace_s=2.0)
+        for warning in (*check_database(addresses.database_url), *check_redis(addresses.redis_url)):
+            console.print(f"warning: {warning}")
+        migrate(addresses.database_url)
+        yield ray_environment.build(chosen, addresses.database_url, addresses.redis_url)
+    finally:
+        servers.stop()
+
+
+class Region:
+    """The region's process: started, watched, started again when it ends unasked, stopped."""
+
+    def __init__(self, chosen: Settings, environment: dict[str, str], *, dashboard: bool) -> None:
+        self.dashboard_port = ray_environment.free_ports(1)[0] if dashboard else None
+        if dashboard and ray_environment.is_free(8265, "127.0.0.1"):
+            self.dashboard_port = 8265
+        self._chosen = chosen
+        self._environment = environment
+        self._process: subprocess.Popen[str] | None = None
+        self._stages: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Region:
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _start(self) -> None:
+        log = (self._chosen.data_dir / "logs" / "region.log").open("ab")
+        arguments = [str(self.dashboard_port)] if self.dashboard_port is not None else []
+        self._stages = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "flik.cli.region", *arguments],
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for us; the region is stopped in order
+        )
+        log.close()
+        threading.Thread(target=self._listen, args=(self._process, self._stages), daemon=True).start()
+
+    @staticmethod
+    def _listen(process: subprocess.Popen[str], stages: list[dict[str, Any]]) -> None:
+        for line in process.stdout or ():
+            if line.startswith("{"):
+                stages.append(json.loads(line))
+
+    def wait_until_ready(self, stop: threading.Event, show: Any) -> None:
+        """Return when the region works, or when `stop` is set.
+
+        Raises:
+            StartupRefused: the region ended instead.
+        """
+        while not stop.wait(0.05):
+            latest = self._stages[-1] if self._stages else {"stage": "starting"}
+            if latest["stage"] == "ready":
+                return
+            show(latest["stage"])
+            if self._process is None or self._process.poll() is not None:
+                reason = latest.get("reason") or f"the region did not start; see {self._log_path}"
+                raise StartupRefused(reason)
+
+    def keep_running(self, stop: threading.Event) -> None:
+        """Return when `stop` is set; start the region again whenever it ends before."""
+        while not stop.wait(0.5):
+            reap_orphans({self._process.pid} if self._process else set())
+            if self._process is not None and self._process.poll() is not None:
+                click.echo("the region ended unasked; starting it again", err=True)
+                self._end_leftovers()
+                self._start()
+                time.sleep(1.0)
+
+    @property
+    def _log_path(self) -> Path:
+        return self._chosen.data_dir / "logs" / "region.log"
+
+    def _stop(self) -> None:
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_REGION_WITHIN_S)
+        self._end_leftovers()
+
+    def _end_leftovers(self) -> None:
+        mine = [self._process.pid] if self._process is not None else []
+        marked = find_by_environ(ray_environment.INSTANCE, self._environment[ray_environment.INSTANCE])
+        end_all([*mine, *marked], grace_s=1.0)
+        if self._process is not None:
+            self._process.wait(1.0)
+
+
+def _url(chosen: Settings) -> str:
+    return f"http://127.0.0.1:{chosen.port}"
+
+
+def _announce(chosen: Settings, running: Region) -> None:
+    url = _url(chosen)
+    dashboard = f"\n  Ray        http://127.0.0.1:{running.dashboard_port}" if running.dashboard_port else ""
+    body = json.dumps({"tenantId": "demo", "taskType": "IMAGE", "payload": {"prompt": "a lighthouse at dusk"}})
+    click.echo(
+        f"Flik is up in region {chosen.region} (pid {os.getpid()}).\n\n"
+        f"  API        {url}/api/v1/tasks\n  Health     {url}/health\n  Metrics    {url}/metrics{dashboard}\n"
+        f"  Data       {chosen.data_dir}\n\nTry it:\n\n"
+        f"  curl -s {url}/api/v1/tasks -H 'Authorization: Bearer demo' \\\n"
+        f"    -H 'Content-Type: application/json' -d '{body}'\n\nCtrl-C stops everything."
+    )

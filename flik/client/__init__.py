@@ -1,0 +1,41 @@
+"""Flik from Python: submit tasks, follow them, fetch what they made.
+
+    async with FlikClient() as client:
+        submitted = await client.submit("IMAGE", {"prompt": "a lighthouse"})
+        task = await client.wait(submitted.task_id)
+        await client.download(task.artifacts[0], "lighthouse.png")
+
+`SyncFlikClient` has the same methods without `await`. Answers are read leniently: fields
+this version does not know are kept in `raw` and otherwise ignored, so an older client
+survives a newer server.
+"""
+
+from flik.client.answers import Artifact, Health, Page, Submitted, Task, TaskFailure
+from flik.client.asynchronous import FlikClient, TaskRequest
+from flik.client.blocking import SyncFlikClient
+from flik.client.failures import (
+    ClientError,
+    DownloadRefused,
+    FlikApiError,
+    FlikUnreachable,
+    UnreadableAnswer,
+    WaitTimedOut,
+)
+
+__all__ = [
+    "Artifact",
+    "ClientError",
+    "DownloadRefused",
+    "FlikApiError",
+    "FlikClient",
+    "FlikUnreachable",
+    "Health",
+    "Page",
+    "Submitted",
+    "SyncFlikClient",
+    "Task",
+    "TaskFailure",
+    "TaskRequest",
+    "UnreadableAnswer",
+    "WaitTimedOut",
+]

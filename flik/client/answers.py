@@ -1,0 +1,251 @@
+"""What Flik answers, as values. Read leniently, so that an older client survives a newer server.
+
+Unknown fields stay in `raw`; a known optional field of the wrong type reads as absent.
+Only what an answer is nothing without (a task's id and status) must be there: else
+`read_*` raises `ValueError`, which the transport turns into `UnreadableAnswer`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from flik.domain.task import TERMINAL, Status
+
+Raw = Mapping[str, Any]
+
+# Ids become parts of paths, in URLs and of files: nothing that could steer one passes, whoever sent it.
+TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One file a task made. `url` may be a path on the gateway; it is signed and needs no key."""
+
+    url: str
+    content_type: str = "application/octet-stream"
+    size_bytes: int | None = None
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """Why a task failed, or why its last attempt did."""
+
+    code: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as the gateway shows it. Times are aware UTC, `progress` runs from 0 to 1."""
+
+    task_id: str
+    status: str
+    task_type: str = ""
+    tenant_id: str = ""
+    priority: int | None = None
+    region: str | None = None
+    attempt: int = 0
+    progress: float | None = None
+    version: str | None = None
+    worker_id: str | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    available_at: datetime | None = None
+    error: TaskFailure | None = None
+    text: str | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    metadata: Raw = field(default_factory=dict)
+    raw: Raw = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task has ended: completed, failed, cancelled or expired."""
+        return self.status in TERMINAL
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the task has a result."""
+        return self.status == Status.COMPLETED
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A task was accepted: it is safe with Flik. The URLs are as the gateway gave them."""
+
+    task_id: str
+    status: str
+    created_at: datetime | None = None
+    status_url: str | None = None
+    result_url: str | None = None
+    cancel_url: str | None = None
+    events_url: str | None = None
+    raw: Raw = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some tasks, and the cursor of the page after them (None: this was the last)."""
+
+    items: tuple[Task, ...]
+    next_cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the gateway says of itself and the parts it needs."""
+
+    status: str
+    components: Mapping[str, str] = field(default_factory=dict)
+    raw: Raw = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the gateway takes work."""
+        return self.status == "UP"
+
+
+def read_submitted(raw: Any) -> Submitted:
+    """Read the answer to a submit."""
+    document = _object(raw)
+    return Submitted(
+        task_id=_task_id(document),
+        status=_needed(document, "status"),
+        created_at=_time(document, "createdAt"),
+        status_url=_text(document, "statusUrl"),
+        result_url=_text(document, "resultUrl"),
+        cancel_url=_text(document, "cancelUrl"),
+        events_url=_text(document, "eventsUrl"),
+        raw=document,
+    )
+
+
+def read_task(raw: Any) -> Task:
+    """Read one task."""
+    document = _object(raw)
+    result = _child(document, "result")
+    return Task(
+        task_id=_task_id(document),
+        status=_needed(document, "status"),
+        task_type=_text(document, "taskType") or "",
+        tenant_id=_text(document, "tenantId") or "",
+        priority=_integer(document, "priority"),
+        region=_text(document, "region"),
+        attempt=_integer(document, "attempt") or 0,
+        progress=_fraction(document, "progress"),
+        version=_text(document, "version"),
+        worker_id=_text(document, "workerId"),
+        created_at=_time(document, "createdAt"),
+        started_at=_time(document, "startedAt"),
+        completed_at=_time(document, "completedAt"),
+        available_at=_time(document, "availableAt"),
+        error=_read_failure(_child(document, "error")),
+        text=_text(result, "text"),
+        artifacts=_read_artifacts(result.get("artifacts")),
+        metadata=_child(result, "metadata"),
+        raw=document,
+    )
+
+
+def read_page(raw: Any) -> Page:
+    """Read one page of a list."""
+    document = _object(raw)
+    items = document.get("items")
+    if not isinstance(items, list):
+        raise ValueError("`items` is not a list")
+    return Page(tuple(read_task(item) for item in items), _text(document, "nextCursor") or None)
+
+
+def read_health(raw: Any) -> Health:
+    """Read the health answer; a component's state may be a word or an object with `status`."""
+    document = _object(raw)
+    components = {
+        name: state if isinstance(state, str) else _text(state, "status") or "UNKNOWN"
+        for name, state in _child(document, "components").items()
+        if isinstance(state, str | Mapping)
+    }
+    return Health(_needed(document, "status"), components, document)
+
+
+def _read_failure(raw: Raw) -> TaskFailure | None:
+    return TaskFailure(_text(raw, "code") or "unknown", _text(raw, "message") or "") if raw else None
+
+
+def _read_artifacts(raw: Any) -> tuple[Artifact, ...]:
+    items = raw if isinstance(raw, list) else []
+    return tuple(_read_artifact(item) for item in items if isinstance(item, Mapping) and _text(item, "url"))
+
+
+def _read_artifact(raw: Raw) -> Artifact:
+    return Artifact(
+        url=_needed(raw, "url"),
+        content_type=_text(raw, "contentType") or "application/octet-stream",
+        size_bytes=_integer(raw, "sizeBytes"),
+        sha256=_text(raw, "sha256"),
+        width=_integer(raw, "width"),
+        height=_integer(raw, "height"),
+        duration_s=_number(raw, "durationS"),
+        status=_text(raw, "status"),
+    )
+
+
+def _object(raw: Any) -> Raw:
+    if not isinstance(raw, Mapping):
+        raise ValueError("not a JSON object")
+    return raw
+
+
+def _needed(document: Raw, name: str) -> str:
+    value = _text(document, name)
+    if not value:
+        raise ValueError(f"`{name}` is missing")
+    return value
+
+
+def _task_id(document: Raw) -> str:
+    task_id = _needed(document, "taskId")
+    if not TASK_ID.fullmatch(task_id):
+        raise ValueError("`taskId` is not an id")
+    return task_id
+
+
+def _child(document: Raw, name: str) -> Raw:
+    value = document.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(document: Raw, name: str) -> str | None:
+    value = document.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _number(document: Raw, name: str) -> float | None:
+    value = document.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _integer(document: Raw, name: str) -> int | None:
+    value = document.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _fraction(document: Raw, name: str) -> float | None:
+    value = _number(document, name)
+    return None if value is None else min(1.0, max(0.0, value))
+
+
+def _time(document: Raw, name: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(_text(document, name) or "")
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,0 +1,353 @@
+"""`FlikClient`: Flik's HTTP face as async methods.
+
+Reads, and refusals that say when to come back, are tried up to four times with growing
+pauses (`flik.client.patience`). A submit is tried again only when the gateway surely did
+not take it, so that nothing is made twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from flik.client.access import Access, resolve
+from flik.client.answers import (
+    TASK_ID,
+    Artifact,
+    Health,
+    Page,
+    Submitted,
+    Task,
+    read_health,
+    read_page,
+    read_submitted,
+    read_task,
+)
+from flik.client.downloads import download
+from flik.client.failures import FlikApiError, FlikUnreachable, UnreadableAnswer, WaitTimedOut
+from flik.client.transport import Answer, Sleep, Transport, field_errors
+
+MAX_BATCH = 1000
+MAX_PAGE = 100
+FIRST_LOOK_S = 0.1
+LONGEST_LOOK_S = 1.0
+LONGEST_ASKED_S = 30.0
+MAX_OUTAGES_IN_A_ROW = 10  # each is several tries: about 25 s without a gateway
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest:
+    """One task to submit. `start_deadline_s`: it expires if it was not started by then."""
+
+    task_type: str
+    payload: Mapping[str, Any]
+    priority: int = 1
+    region: str | None = None
+    start_deadline_s: float | None = None
+
+
+class FlikClient:
+    """A caller's hand on one gateway; an async context manager.
+
+    What is not given comes from `FLIK_URL`, `FLIK_API_KEY`, `FLIK_TENANT` and defaults
+    (`flik.client.access`). `timeout_s` bounds each try, not the wait for a task.
+
+    Every method raises `FlikApiError` when the gateway refuses, `FlikUnreachable` when no
+    answer comes, `UnreadableAnswer` when it is not Flik's, and `ValueError` for arguments
+    that cannot be sent.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        tenant: str | None = None,
+        timeout_s: float = 30.0,
+        *,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self.access: Access = resolve(base_url, api_key, tenant)
+        self._transport = Transport(self.access, timeout_s, sleep=sleep)
+        self._sleep = sleep
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; a second call does nothing."""
+        await self._transport.close()
+
+    async def submit(
+        self,
+        task_type: str,
+        payload: Mapping[str, Any],
+        *,
+        priority: int = 1,
+        region: str | None = None,
+        start_deadline_s: float | None = None,
+    ) -> Submitted:
+        """Submit one task; when this returns, the task is safe with Flik."""
+        request = TaskRequest(task_type, payload, priority, region, start_deadline_s)
+        answer = await self._transport.call("POST", "/api/v1/tasks", body=self._wire(request))
+        return self._as(read_submitted, answer)
+
+    async def submit_many(self, requests: Sequence[TaskRequest]) -> tuple[Submitted | FlikApiError, ...]:
+        """Submit up to 1000 tasks in one call. The answers are in order; a refused task is its error."""
+        if not 1 <= len(requests) <= MAX_BATCH:
+            raise ValueError(f"a batch holds 1 to {MAX_BATCH} tasks, not {len(requests)}")
+        body = {"tasks": [self._wire(request) for request in requests]}
+        answer = await self._transport.call("POST", "/api/v1/tasks:batch", body=body)
+        outcomes = self._as(_read_batch, answer)
+        if len(outcomes) != len(requests):
+            raise self._unreadable(f"{len(outcomes)} answers to {len(requests)} tasks")
+        return outcomes
+
+    async def get(self, task_id: str) -> Task:
+        """Return the task as it is now."""
+        task, _ = await self._look(task_id)
+        return task
+
+    def list(
+        self,
+        *,
+        status: str | None = None,
+        task_type: str | None = None,
+        priority: int | None = None,
+        tenant: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Task]:
+        """Yield tasks, newest first, page by page; at most `limit`. Without `tenant`: all the key may see."""
+        filters = _filters(task_type, tenant, created_after, created_before, status=status, priority=priority)
+        return self._items("/api/v1/tasks", filters, limit)
+
+    def dead_letters(
+        self,
+        *,
+        task_type: str | None = None,
+        priority: int | None = None,
+        tenant: str | None = None,
+        error_code: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Task]:
+        """Yield tasks that failed for good, newest first, page by page; at most `limit`."""
+        filters = _filters(task_type, tenant, created_after, created_before, priority=priority, errorCode=error_code)
+        return self._items("/api/v1/dead-letters", filters, limit)
+
+    async def wait(
+        self,
+        task_id: str,
+        timeout_s: float | None = None,
+        on_change: Callable[[Task], None] | None = None,
+    ) -> Task:
+        """Return the task once it has ended, whatever its end.
+
+        Looks after 0.1 s, then ever more seldom up to once a second, or as the gateway asks.
+        `on_change` is called with the first look and with each that differs from the one
+        before. A gateway that goes away meanwhile is waited for, about half a minute.
+
+        Raises:
+            WaitTimedOut: after `timeout_s`; the task goes on.
+        """
+        seen = _Seen(on_change)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._wait(task_id, seen)
+        except TimeoutError:
+            raise WaitTimedOut(task_id, timeout_s or 0.0, seen.task.status if seen.task else None) from None
+
+    async def cancel(self, task_id: str) -> Task:
+        """Cancel the task; a finished one is refused with 409."""
+        return await self._act(f"/api/v1/tasks/{_checked(task_id)}/cancel")
+
+    async def retry(self, task_id: str) -> Task:
+        """Queue a failed task again; any other is refused with 409."""
+        return await self._act(f"/api/v1/tasks/{_checked(task_id)}/retry")
+
+    async def replay(self, task_id: str) -> Task:
+        """Take one task out of the dead letters and queue it again."""
+        return await self._act(f"/api/v1/dead-letters/{_checked(task_id)}/replay")
+
+    async def replay_many(
+        self,
+        *,
+        task_type: str | None = None,
+        tenant: str | None = None,
+        error_code: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int | None = None,
+    ) -> int:
+        """Queue every dead letter that matches again, at most `limit`; return how many."""
+        filters = _filters(task_type, tenant, created_after, created_before, errorCode=error_code, limit=limit)
+        answer = await self._transport.call("POST", "/api/v1/dead-letters:replay", body=filters)
+        return self._as(_read_replayed, answer)
+
+    async def download(self, artifact: Artifact, path: Path | str) -> Path:
+        """Fetch an artifact into `path`, checked against its size and SHA-256, whole or not at all.
+
+        Raises:
+            DownloadRefused: it did not arrive as announced; nothing was left on disk.
+        """
+        return await download(self._transport, artifact, Path(path))
+
+    async def health(self) -> Health:
+        """Return what the gateway says of itself; being DOWN is an answer, not an error."""
+        return self._as(read_health, await self._transport.call("GET", "/health", also_good=(503,)))
+
+    async def _wait(self, task_id: str, seen: _Seen) -> Task:
+        outages = 0
+        delay_s = FIRST_LOOK_S
+        while True:
+            asked_s = None
+            try:
+                task, asked_s = await self._look(task_id)
+            except (FlikUnreachable, FlikApiError) as error:
+                outages += 1
+                if seen.task is None or outages > MAX_OUTAGES_IN_A_ROW or not _passes(error):
+                    raise
+            else:
+                outages = 0
+                seen.update(task)
+                if task.is_terminal:
+                    return task
+            await self._sleep(max(delay_s, min(asked_s or 0.0, LONGEST_ASKED_S)))
+            delay_s = min(LONGEST_LOOK_S, delay_s * 1.5)
+
+    async def _look(self, task_id: str) -> tuple[Task, float | None]:
+        answer = await self._transport.call("GET", f"/api/v1/tasks/{_checked(task_id)}")
+        return self._as(read_task, answer), answer.retry_after_s
+
+    async def _act(self, path: str) -> Task:
+        return self._as(read_task, await self._transport.call("POST", path))
+
+    async def _items(self, path: str, filters: Mapping[str, Any], limit: int | None) -> AsyncIterator[Task]:
+        left = limit
+        cursor: str | None = None
+        cursors: set[str] = set()
+        while left is None or left > 0:
+            page = await self._page(path, {**filters, "limit": min(left or MAX_PAGE, MAX_PAGE), "cursor": cursor})
+            for task in page.items[:left]:
+                yield task
+            left = None if left is None else left - len(page.items)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+            if cursor in cursors:
+                raise self._unreadable("the list leads in a circle")
+            cursors.add(cursor)
+
+    async def _page(self, path: str, params: Mapping[str, Any]) -> Page:
+        return self._as(read_page, await self._transport.call("GET", path, params=params))
+
+    def _wire(self, request: TaskRequest) -> dict[str, Any]:
+        body = {
+            "tenantId": self.access.tenant,
+            "taskType": request.task_type,
+            "priority": request.priority,
+            "payload": dict(request.payload),
+            "region": request.region,
+            "startDeadlineS": request.start_deadline_s,
+        }
+        return {name: value for name, value in body.items() if value is not None}
+
+    def _as(self, read: Callable[[Any], T], answer: Answer) -> T:
+        try:
+            return read(answer.document)
+        except ValueError as error:
+            raise self._unreadable(str(error)) from None
+
+    def _unreadable(self, reason: str) -> UnreadableAnswer:
+        return UnreadableAnswer(self.access.base_url, reason)
+
+
+class _Seen:
+    """The last look at a task; reports each that differs from the one before."""
+
+    def __init__(self, on_change: Callable[[Task], None] | None) -> None:
+        self.task: Task | None = None
+        self._on_change = on_change
+
+    def update(self, task: Task) -> None:
+        changed = task != self.task
+        self.task = task
+        if changed and self._on_change is not None:
+            self._on_change(task)
+
+
+def _checked(task_id: str) -> str:
+    """Refuse what could not be an id: it would change the path of the call."""
+    if not TASK_ID.fullmatch(task_id):
+        raise ValueError(f"{task_id!r} is not a task id")
+    return task_id
+
+
+def _passes(error: FlikUnreachable | FlikApiError) -> bool:
+    """Tell whether the failure is one that a restart or less load ends."""
+    return isinstance(error, FlikUnreachable) or error.status in (429, 502, 503, 504)
+
+
+def _filters(
+    task_type: str | None,
+    tenant: str | None,
+    created_after: datetime | None,
+    created_before: datetime | None,
+    **others: Any,
+) -> dict[str, Any]:
+    filters = {
+        "taskType": task_type,
+        "tenantId": tenant,
+        "createdAfter": _timestamp(created_after),
+        "createdBefore": _timestamp(created_before),
+        **others,
+    }
+    return {name: value for name, value in filters.items() if value is not None}
+
+
+def _timestamp(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise ValueError("a time needs a zone; pass an aware datetime")
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _read_batch(raw: Any) -> tuple[Submitted | FlikApiError, ...]:
+    items = raw.get("items") if isinstance(raw, Mapping) else None
+    if not isinstance(items, list):
+        raise ValueError("`items` is not a list")
+    return tuple(_read_batch_item(item) for item in items)
+
+
+def _read_batch_item(item: Any) -> Submitted | FlikApiError:
+    if not isinstance(item, Mapping):
+        raise ValueError("an item is not a JSON object")
+    if isinstance(item.get("task"), Mapping):
+        return read_submitted(item["task"])
+    problem = item["problem"] if isinstance(item.get("problem"), Mapping) else {}
+    status = item.get("status")
+    return FlikApiError(
+        status if isinstance(status, int) else 500,
+        str(problem.get("code") or "unknown"),
+        str(problem.get("detail") or problem.get("title") or "refused without a reason"),
+        field_errors(problem),
+    )
+
+
+def _read_replayed(raw: Any) -> int:
+    count = raw.get("replayed") if isinstance(raw, Mapping) else None
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise ValueError("`replayed` is not a number")
+    return count
