@@ -1,0 +1,91 @@
+"""What Flik must reach, what would be bold, and which lines each figure stands beside.
+
+A goal judges with what was measured: without the peer in the run, the figure alone counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Reached = Literal["bold", "must", "below", "-"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a figure is compared with: the sum of measured metrics, each taken `times` times."""
+
+    title: str
+    parts: Mapping[str, float]
+
+    def value(self, measured: Mapping[str, float]) -> float | None:
+        """Return the sum, None when a part was not measured in this run."""
+        if any(part not in measured for part in self.parts):
+            return None
+        return sum(measured[part] * times for part, times in self.parts.items())
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One row of the table. `must_ratio` and `bold_ratio` are multiples of the first line."""
+
+    metric: str
+    title: str
+    must: float
+    bold: float
+    higher_is_better: bool
+    beside: Sequence[Line] = ()
+    must_ratio: float | None = None
+    bold_ratio: float | None = None
+
+    def reached(self, measured: Mapping[str, float]) -> Reached:
+        """Judge the figure; "-" when it was not measured."""
+        if self.metric not in measured:
+            return "-"
+        if self._meets(self.bold, self.bold_ratio, measured):
+            return "bold"
+        return "must" if self._meets(self.must, self.must_ratio, measured) else "below"
+
+    def is_complete(self, measured: Mapping[str, float]) -> bool:
+        """Tell whether the peer that the goal speaks of was measured; true for a goal without one."""
+        return self.must_ratio is None or self.beside[0].value(measured) is not None
+
+    def _meets(self, bound: float, ratio: float | None, measured: Mapping[str, float]) -> bool:
+        value = measured[self.metric]
+        peer = self.beside[0].value(measured) if ratio is not None else None
+        if peer is not None and ratio is not None and value < ratio * peer:
+            return False
+        return value >= bound if self.higher_is_better else value <= bound
+
+
+CELERY = Line("FastAPI + Celery + Redis", {"celery_tasks_per_s": 1})
+CELERY_DURABLE = Line("the same, flushed at once", {"celery_durable_tasks_per_s": 1})
+SERVE = Line("Ray Serve no-op POST", {"serve_posts_per_s": 1})
+UNNEST = Line("UNNEST into PostgreSQL", {"unnest_rows_per_s": 1})
+ONE_FLUSH = Line("fsync + Serve no-op", {"fsync_p50_ms": 1, "serve_p50_ms": 1})
+TWO_FLUSHES = Line("2 fsyncs + Serve no-op", {"fsync_p50_ms": 2, "serve_p50_ms": 1})
+CELERY_CPU = Line("FastAPI + Celery + Redis", {"celery_cpu_us": 1})
+SERVE_CPU = Line("Ray Serve no-op POST", {"serve_cpu_us": 1})
+
+GOALS = (
+    Goal(
+        "single_tasks_per_s",
+        "POST to settled, one task a request, 256 connections (tasks/s)",
+        1_200,
+        2_500,
+        higher_is_better=True,
+        beside=(CELERY, CELERY_DURABLE, SERVE),
+        must_ratio=2.0,
+        bold_ratio=4.0,
+    ),
+    Goal("batch_tasks_per_s", "tasks:batch of 100 to settled (tasks/s)", 10_000, 20_000, True, (UNNEST,)),
+    Goal("single_cpu_us", "CPU per task, all server processes (us)", 1_000, 450, False, (CELERY_CPU, SERVE_CPU)),
+    Goal("submit_p50_ms", "submit at 20 requests/s, p50 (ms)", 5, 2.5, False, (ONE_FLUSH,)),
+    Goal("submit_p99_ms", "submit at 20 requests/s, p99 (ms)", 20, 8, False, (ONE_FLUSH,)),
+    Goal("settled_p50_ms", "submit to settled at 20 requests/s, p50 (ms)", 25, 8, False, (TWO_FLUSHES,)),
+    Goal("settled_p99_ms", "submit to settled at 20 requests/s, p99 (ms)", 80, 25, False, (TWO_FLUSHES,)),
+    Goal("urgent_p99_ms", "a P0 task behind 5,000 P2 tasks, submit to settled, p99 (ms)", 250, 50, False),
+    Goal("idle_rss_gb", "memory of an idle region, all processes, RSS (GB)", 2.0, 1.3, False),
+    Goal("cold_start_s", "flik up to healthy, empty data folder (s)", 45, 25, False),
+)

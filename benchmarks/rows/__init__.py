@@ -1,0 +1,1 @@
+"""What is measured of Flik, one row a module: `measure(region, plan) -> Outcome`."""
