@@ -2,6 +2,11 @@
 
 Other parts get plain values in their constructors. A bad value stops the start with the
 name of the variable and what is wrong with it.
+
+A value comes from, first found: an argument of `load`, the environment, the file
+`.env.development.local`, the file `.env.development` (both in the working folder, both may be
+missing), the default here. A field's own name is no variable: PORT or LOG_LEVEL in somebody's
+environment is not meant for Flik.
 """
 
 from __future__ import annotations
@@ -13,6 +18,8 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationE
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from flik.errors import SettingInvalid
+
+ENV_FILES = (".env.development", ".env.development.local")  # the later wins
 
 
 def _absolute(path: Path) -> Path:
@@ -26,7 +33,9 @@ def _env(*names: str, default: Any, **rules: Any) -> Any:
 class Settings(BaseSettings):
     """The settings, by topic. Durations are seconds, money US dollars, sizes bytes."""
 
-    model_config = SettingsConfigDict(env_file=(), extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILES, env_file_encoding="utf-8", extra="ignore", frozen=True, allow_inf_nan=False
+    )
 
     # Where Flik is
     region: str = _env("FLIK_REGION", default="us-east", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
@@ -88,7 +97,10 @@ class Settings(BaseSettings):
     def _split_weights(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        return dict(part.strip().split("=", 1) for part in value.split(",") if "=" in part)
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        if any("=" not in part for part in parts):
+            raise ValueError("write tenant=weight, separated by commas, for instance big=3,small=1")
+        return dict(part.split("=", 1) for part in parts)
 
     @field_validator("tenant_weights")
     @classmethod
@@ -105,18 +117,29 @@ class Settings(BaseSettings):
             raise ValueError("FLIK_HARD_TIMEOUT_S must be larger than FLIK_SOFT_TIMEOUT_S")
         if any(delay < 0 for delay in self.retry_delays_s):
             raise ValueError("FLIK_RETRY_DELAYS_S must not hold a negative delay")
+        if self.autoscale_min_workers > self.autoscale_max_workers:
+            raise ValueError("AUTOSCALE_MIN_WORKERS must not be larger than AUTOSCALE_MAX_WORKERS")
         return self
 
 
+def variable(field: str) -> str:
+    """Return the environment name of a setting, for instance FLIK_PORT for `port`."""
+    alias = Settings.model_fields[field].validation_alias
+    assert isinstance(alias, AliasChoices)  # noqa: S101 - `_env` makes nothing else
+    return str(alias.choices[0])
+
+
 def load(**overrides: Any) -> Settings:
-    """Read the environment, with `overrides` (field names) on top.
+    """Read the settings, with `overrides` (field names) on top.
 
     Raises:
-        SettingInvalid: names the variable and what is wrong with its value.
+        SettingInvalid: names the variable and what is wrong with its value, or the file that cannot be read.
     """
     try:
-        return Settings(**overrides)
+        return Settings(**{variable(field): value for field, value in overrides.items()})
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         raise SettingInvalid(name, first["msg"].removeprefix("Value error, ")) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingInvalid(" or ".join(ENV_FILES), f"cannot be read: {error}") from None

@@ -11,6 +11,7 @@ for everything logged inside it; `extra={"durationMs": 12}` adds to one line.
 from __future__ import annotations
 
 import contextvars
+import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
@@ -131,7 +132,10 @@ class JsonFormatter(logging.Formatter):
         line.update({name: record.__dict__[name] for name in _FIELDS if name in record.__dict__})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except TypeError:  # a lone surrogate or a huge number: no reason to lose the line
+            return json.dumps(line, default=str)
 
 
 def log_as_json(level: str = "INFO") -> None:

@@ -8,6 +8,8 @@ new ones, never a mixture. Calls don't block the event loop.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
@@ -73,14 +75,25 @@ def _translated() -> Iterator[None]:
         raise Unavailable("artifacts") from error
 
 
+def _force_to_disk(path: Path) -> None:
+    """Flush a file and its place in its folder: a task must not be COMPLETED before its artifacts are on disk."""
+    for each in (path, path.parent):
+        descriptor = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 class ArtifactStore:
     """Reads and writes artifacts in one object store, opened by `open_store`."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, folder: Path | None = None) -> None:
         self._store = store
+        self._folder = folder  # of a local store: what is put there is forced to disk
 
     async def put(self, task_id: str, attempt: int, artifact: Artifact) -> StoredArtifact:
-        """Store an artifact, in place of what was there, and return where it lies.
+        """Store an artifact, in place of what was there, and return where it lies; then it is on disk.
 
         Raises:
             Unavailable: the store did not take it; putting it again is safe.
@@ -88,6 +101,8 @@ class ArtifactStore:
         key = key_of(task_id, attempt, artifact)
         with _translated():
             await obstore.put_async(self._store, key, artifact.data)
+            if self._folder is not None:
+                await asyncio.to_thread(_force_to_disk, self._folder / key)
         return StoredArtifact(
             index=artifact.index,
             key=key,
@@ -144,6 +159,6 @@ def open_store(url: str) -> ArtifactStore:
             return ArtifactStore(from_url(url))
         folder = Path(unquote(urlsplit(url).path))
         folder.mkdir(parents=True, exist_ok=True)
-        return ArtifactStore(LocalStore(folder, automatic_cleanup=True))
+        return ArtifactStore(LocalStore(folder, automatic_cleanup=True), folder)
     except (BaseError, OSError, ValueError) as error:
         raise SettingInvalid("artifact store URL", str(error).splitlines()[0]) from None

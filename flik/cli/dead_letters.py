@@ -13,7 +13,7 @@ from flik.cli.invocation import Invocation, connected, pass_invocation
 from flik.cli.output import write, write_json
 from flik.client import FlikClient
 
-error_code_option = click.option("--error-code", help="For instance hard_timeout.")
+error_code_option = click.option("--error-code", help="For instance run_timeout.")
 
 
 @click.group(name="dead-letters", invoke_without_command=True)

@@ -40,13 +40,15 @@ def build(settings: Settings, database_url: str, redis_url: str) -> dict[str, st
     http_from, grpc_from = free_block(_REPLICA_PORTS), free_block(_REPLICA_PORTS, after=_REPLICA_PORTS)
     token = settings.data_dir / "ray_token"
     kept_secret(token)
-    flags = {
+    decided = {
         INSTANCE: instance_of(settings.data_dir),
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
         "FLIK_DATA_DIR": str(settings.data_dir),
         "FLIK_REGION": settings.region,
         "FLIK_PORT": str(settings.port),
+    }
+    defaults = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -67,9 +69,9 @@ def build(settings: Settings, database_url: str, redis_url: str) -> dict[str, st
         "RAY_SERVE_PORT_QUARANTINE_S": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
     }
-    # An operator's own choice wins; Ray must not find another cluster.
+    # An operator's own choice of RAY_* wins; Ray must not find another cluster.
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return {**flags, **inherited, **{name: flags[name] for name in (INSTANCE, "DATABASE_URL", "REDIS_URL")}}
+    return {**defaults, **inherited, **decided}
 
 
 def free_ports(count: int) -> list[int]:

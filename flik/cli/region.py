@@ -44,8 +44,7 @@ def main(dashboard_port: int | None) -> None:
     """Run the region until it is told to stop."""
     become_subreaper()
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    _stop_on_signals(stop)
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     chosen = settings.load()
     try:
@@ -54,11 +53,17 @@ def main(dashboard_port: int | None) -> None:
         _tell(stage="refused", reason=str(error))
         _end_children()
         sys.exit(1)
+    _stop_on_signals(stop)  # ray.init put its own handler in the place of ours
     _tell(stage="ready")
     while not stop.wait(1.0):
         if not ray.is_initialized():
             break
     _stop()
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
 
 
 def _start(chosen: Settings, dashboard_port: int | None) -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,10 @@ def up(port: int | None, region: str | None, data_dir: Path | None, demo: bool, 
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     refuse_hopeless(chosen)
     become_subreaper()
-    with _servers(chosen, console) as environment, Region(chosen, environment, dashboard=dashboard) as running:
+    with (
+        _servers(chosen, console) as (servers, environment),
+        Region(chosen, environment, servers.pids, dashboard=dashboard) as running,
+    ):
         with console.status("starting") as status:
             running.wait_until_ready(stop, lambda stage: status.update(_STAGES.get(stage, stage)))
         if not stop.is_set():
@@ -91,8 +94,8 @@ def refuse_hopeless(chosen: Settings) -> None:
 
 
 @contextmanager
-def _servers(chosen: Settings, console: Console) -> Iterator[dict[str, str]]:
-    """Hold the data folder and the servers; yield the environment that a region needs."""
+def _servers(chosen: Settings, console: Console) -> Iterator[tuple[Servers, dict[str, str]]]:
+    """Hold the data folder and the servers; yield them and the environment that a region needs."""
     with console.status("starting PostgreSQL and Valkey"):
         servers = Servers(chosen.data_dir, chosen.database_url, chosen.redis_url)
         addresses = servers.start()
@@ -102,7 +105,7 @@ def _servers(chosen: Settings, console: Console) -> Iterator[dict[str, str]]:
         for warning in (*check_database(addresses.database_url), *check_redis(addresses.redis_url)):
             console.print(f"warning: {warning}")
         migrate(addresses.database_url)
-        yield ray_environment.build(chosen, addresses.database_url, addresses.redis_url)
+        yield servers, ray_environment.build(chosen, addresses.database_url, addresses.redis_url)
     finally:
         servers.stop()
 
@@ -110,12 +113,15 @@ def _servers(chosen: Settings, console: Console) -> Iterator[dict[str, str]]:
 class Region:
     """The region's process: started, watched, started again when it ends unasked, stopped."""
 
-    def __init__(self, chosen: Settings, environment: dict[str, str], *, dashboard: bool) -> None:
+    def __init__(
+        self, chosen: Settings, environment: dict[str, str], servers: Callable[[], dict[str, int]], *, dashboard: bool
+    ) -> None:
         self.dashboard_port = ray_environment.free_ports(1)[0] if dashboard else None
         if dashboard and ray_environment.is_free(8265, "127.0.0.1"):
             self.dashboard_port = 8265
         self._chosen = chosen
         self._environment = environment
+        self._servers = servers
         self._process: subprocess.Popen[str] | None = None
         self._stages: list[dict[str, Any]] = []
 
@@ -166,7 +172,7 @@ class Region:
     def keep_running(self, stop: threading.Event) -> None:
         """Return when `stop` is set; start the region again whenever it ends before."""
         while not stop.wait(0.5):
-            reap_orphans({self._process.pid} if self._process else set())
+            reap_orphans({*self._servers().values(), *([self._process.pid] if self._process else [])})
             if self._process is not None and self._process.poll() is not None:
                 click.echo("the region ended unasked; starting it again", err=True)
                 self._end_leftovers()
@@ -186,9 +192,14 @@ class Region:
         self._end_leftovers()
 
     def _end_leftovers(self) -> None:
-        mine = [self._process.pid] if self._process is not None else []
-        marked = find_by_environ(ray_environment.INSTANCE, self._environment[ray_environment.INSTANCE])
-        end_all([*mine, *marked], grace_s=1.0)
+        """End the region and whatever of it is left: all our descendants but the servers.
+
+        Orphans come back to us as their subreaper. The mark in the environment is not enough
+        here, because Ray's agents write their titles over it.
+        """
+        servers = set(self._servers().values())
+        ours = [child for child in psutil.Process().children() if child.pid not in servers]
+        end_all([*ours, *find_by_environ(ray_environment.INSTANCE, self._environment[ray_environment.INSTANCE])], 1.0)
         if self._process is not None:
             self._process.wait(1.0)
 

@@ -190,9 +190,12 @@ class FlikClient:
         created_before: datetime | None = None,
         limit: int | None = None,
     ) -> int:
-        """Queue every dead letter that matches again, at most `limit`; return how many."""
-        filters = _filters(task_type, tenant, created_after, created_before, errorCode=error_code, limit=limit)
-        answer = await self._transport.call("POST", "/api/v1/dead-letters:replay", body=filters)
+        """Queue every dead letter that matches again (without a filter: all), at most `limit`; return how many."""
+        filters = _filters(task_type, tenant, created_after, created_before, errorCode=error_code)
+        body = filters or {"all": True}
+        if limit is not None:
+            body["limit"] = limit
+        answer = await self._transport.call("POST", "/api/v1/dead-letters:replay", body=body)
         return self._as(_read_replayed, answer)
 
     async def download(self, artifact: Artifact, path: Path | str) -> Path:

@@ -15,7 +15,10 @@ waits for a retry is QUEUED with `attempt` > 0 and `available_at` in the future.
 
 Only the queue moves a task after it was submitted, and each move names the state it
 expects, so two moves that race cannot both take effect. Leaving PROCESSING also needs the
-lease token of the grant: see `flik.pipeline.queue`.
+lease token of the grant: see `flik.pipeline.schedule`.
+
+What crosses Ray by the thousand is a named tuple: it is made and pickled several times
+faster than a frozen dataclass.
 
 Times inside Flik are seconds since the epoch (UTC); they become timestamps at the rim.
 """
@@ -23,7 +26,7 @@ Times inside Flik are seconds since the epoch (UTC); they become timestamps at t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
 
@@ -61,8 +64,7 @@ class Priority(IntEnum):
     BACKGROUND = 2
 
 
-@dataclass(frozen=True, slots=True)
-class NewTask:
+class NewTask(NamedTuple):
     """A validated task that is not stored yet. `payload` is JSON text."""
 
     task_id: str
@@ -93,8 +95,7 @@ class Ticket(NamedTuple):
     available_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
+class Worker(NamedTuple):
     """Who asks for work: one model replica."""
 
     worker_id: str
@@ -102,8 +103,7 @@ class Worker:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """One task given to one worker. Whoever writes its outcome must show `lease_token`."""
 
     task_id: str
@@ -133,19 +133,17 @@ class StoredArtifact:
     duration_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(NamedTuple):
     """The attempt produced a result."""
 
     task_id: str
     lease_token: str
     text: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = {}
     artifacts: tuple[StoredArtifact, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The attempt failed; `retryable` says whether another could succeed."""
 
     task_id: str
@@ -155,8 +153,7 @@ class Failed:
     retryable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class HandedBack:
+class HandedBack(NamedTuple):
     """The worker is shutting down and gives the task back unfinished; the attempt does not count."""
 
     task_id: str
@@ -166,8 +163,7 @@ class HandedBack:
 Outcome = Completed | Failed | HandedBack
 
 
-@dataclass(frozen=True, slots=True)
-class TaskView:
+class TaskView(NamedTuple):
     """All that is shown of one task. `result` is {"text", "metadata"} of a completed one."""
 
     task_id: str

@@ -172,7 +172,7 @@ def test_dead_letters_are_replayed_by_filter_or_all(gateway: FakeGateway, run: R
 
     assert run("dead-letters", "replay", "--all").stdout == "1 queued again\n"
     assert documents(run("dead-letters", "replay", "--tenant", "acme", "--limit", "3", "--json")) == [{"replayed": 0}]
-    assert [asked.body for asked in gateway.requests] == [{}, {"tenantId": "acme", "limit": 3}]
+    assert [asked.body for asked in gateway.requests] == [{"all": True}, {"tenantId": "acme", "limit": 3}]
 
 
 @pytest.mark.parametrize(

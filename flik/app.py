@@ -1,0 +1,133 @@
+"""Wires everything: settings become the Serve applications that `serve_config.yaml` names.
+
+`gateway` and `model` are the two builders. `flik up`, `serve run serve_config.yaml`,
+`serve deploy` and KubeRay all start Flik through them, so there is one Flik however it was
+started. Without DATABASE_URL and REDIS_URL the gateway's builder finds or starts the
+embedded servers, held by an actor of their own.
+"""
+
+# No postponed annotations here: Serve reads the builders' parameter types to make arguments of a dictionary.
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+from ray.serve import Application
+
+from flik import settings as settings_module
+from flik.actors.queue import QueueConfig, start_queue
+from flik.actors.servers import embedded_addresses
+from flik.catalog import TASK_TYPES
+from flik.deployments.gateway import APP_NAME, GatewayConfig, gateway_application
+from flik.deployments.model import ModelConfig, app_name, model_application
+from flik.domain import retry
+from flik.embedded.secret import kept_secret
+from flik.pipeline.schedule import QueuePolicy
+from flik.settings import Settings
+from flik.storage.check import check_database
+from flik.storage.migrate import migrate
+
+
+class NoArgs(BaseModel):
+    """The gateway takes no arguments: everything is in the environment."""
+
+
+class ModelArgs(BaseModel):
+    """Which model version an application is; `version` None means WORKER_VERSION."""
+
+    task_type: str
+    version: str | None = None
+
+
+def gateway(args: NoArgs) -> Application:
+    """Return the gateway's application, with its database migrated and its queue started."""
+    del args
+    settings = settings_module.load()
+    database_url, redis_url = addresses(settings)
+    check_database(database_url)
+    migrate(database_url)
+    start_queue(queue_config(settings, database_url, redis_url))
+    return gateway_application(gateway_config(settings, database_url, redis_url))
+
+
+def model(args: ModelArgs) -> Application:
+    """Return the application of one model version."""
+    return model_application(model_config(settings_module.load(), args.task_type, args.version))
+
+
+def applications(settings: Settings) -> Iterator[tuple[str, Application, str | None]]:
+    """Yield (name, application, route prefix) of all that a region runs."""
+    yield APP_NAME, gateway(NoArgs()), "/"
+    for task_type in TASK_TYPES:
+        args = ModelArgs(task_type=task_type)
+        yield app_name(task_type, settings.worker_version), model(args), None
+
+
+def addresses(settings: Settings) -> tuple[str, str]:
+    """Return the URLs of PostgreSQL and Redis, starting embedded servers for those that have none."""
+    if settings.database_url and settings.redis_url:
+        return settings.database_url, settings.redis_url
+    return embedded_addresses(settings.data_dir, settings.database_url, settings.redis_url)
+
+
+def queue_config(settings: Settings, database_url: str, redis_url: str) -> QueueConfig:
+    """Return what the queue needs."""
+    policy = QueuePolicy(
+        task_types=tuple(TASK_TYPES),
+        lease_s=settings.lease_s,
+        retry_delays_s=settings.retry_delays_s,
+        ageing_s=settings.ageing_s,
+        window=settings.queue_window,
+        tenant_weights=settings.tenant_weights,
+        soft_timeout_s=settings.soft_timeout_s,
+        hard_timeout_s=settings.hard_timeout_s,
+    )
+    return QueueConfig(settings.region, database_url, redis_url, settings.hot_ttl_s, policy, settings.log_level)
+
+
+def gateway_config(settings: Settings, database_url: str, redis_url: str) -> GatewayConfig:
+    """Return what a gateway replica needs."""
+    return GatewayConfig(
+        region=settings.region,
+        regions=frozenset({settings.region}),
+        public_url=settings.public_url,
+        database_url=database_url,
+        redis_url=redis_url,
+        artifact_url=artifact_url(settings),
+        signing_key=signing_key(settings),
+        artifact_url_ttl_s=settings.artifact_url_ttl_s,
+        hot_ttl_s=settings.hot_ttl_s,
+        max_attempts=retry.max_attempts(settings.retry_delays_s),
+        connections=settings.gateway_connections,
+        replicas=settings.gateway_replicas,
+        log_level=settings.log_level,
+    )
+
+
+def model_config(settings: Settings, task_type: str, version: str | None = None) -> ModelConfig:
+    """Return what the replicas of one model version need."""
+    return ModelConfig(
+        task_type=task_type,
+        version=version or settings.worker_version,
+        provider=settings.provider,
+        simulated_speed=settings.simulated_speed,
+        artifact_url=artifact_url(settings),
+        slots=settings.worker_concurrency,
+        heartbeat_s=settings.heartbeat_s,
+        drain_s=settings.drain_s,
+        replicas=settings.model_replicas,
+        num_cpus=settings.model_num_cpus,
+        log_level=settings.log_level,
+    )
+
+
+def artifact_url(settings: Settings) -> str:
+    """Return the URL of the object store: a folder in the data folder."""
+    folder = settings.data_dir / "artifacts"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.as_uri()
+
+
+def signing_key(settings: Settings) -> bytes:
+    """Return the key that signs artifact links: the setting, else one made once and kept in the data folder."""
+    if settings.signing_key is not None:
+        return settings.signing_key.get_secret_value().encode()
+    return kept_secret(settings.data_dir / "signing_key")

@@ -1,0 +1,1 @@
+"""Thin Ray Serve shells: the gateway, and one application a model version."""

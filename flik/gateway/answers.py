@@ -1,0 +1,89 @@
+"""Tasks as JSON: what a caller sees of one, with links that work from where they called."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flik.artifacts import link
+from flik.domain.task import Status, StoredArtifact, TaskView
+
+
+def iso(at: float) -> str:
+    """Return a time as ISO 8601 in UTC with milliseconds and a Z."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def submitted(task_id: str, created_at: float, base: str) -> dict[str, Any]:
+    """Return the answer to a submit."""
+    url = f"{base}/api/v1/tasks/{task_id}"
+    return {
+        "taskId": task_id,
+        "status": Status.QUEUED.value,
+        "createdAt": iso(created_at),
+        "statusUrl": url,
+        "resultUrl": f"{url}/result",
+        "cancelUrl": f"{url}/cancel",
+        "eventsUrl": f"{url}/events",
+    }
+
+
+class Answers:
+    """Builds answers whose artifact links are signed and expire after `ttl_s`."""
+
+    def __init__(self, base: str, signing_key: bytes, ttl_s: int, now: float) -> None:
+        self._base = base
+        self._signing_key = signing_key
+        self._expires_at = int(now) + ttl_s
+
+    def task(self, view: TaskView) -> dict[str, Any]:
+        """Return one task; what does not apply is left out."""
+        answer: dict[str, Any] = {
+            "taskId": view.task_id,
+            "tenantId": view.tenant_id,
+            "status": view.status,
+            "taskType": view.task_type,
+            "priority": view.priority,
+            "region": view.region,
+            "attempt": view.attempt,
+            "maxAttempts": view.max_attempts,
+            "createdAt": iso(view.created_at),
+        }
+        if view.status == Status.QUEUED and view.attempt:
+            answer["availableAt"] = iso(view.available_at)
+        for name, at in (
+            ("startDeadlineAt", view.start_deadline_at),
+            ("startedAt", view.started_at),
+            ("completedAt", view.completed_at),
+        ):
+            if at is not None:
+                answer[name] = iso(at)
+        extras = {"workerId": view.worker_id, "version": view.version, "requestId": view.request_id}
+        answer |= {name: value for name, value in extras.items() if value is not None}
+        if view.progress is not None:
+            answer["progress"] = view.progress
+        if view.error_code is not None:
+            answer["error"] = {"code": view.error_code, "message": view.error_message or ""}
+        if view.status == Status.COMPLETED:
+            answer["result"] = self.result(view)
+        return answer
+
+    def result(self, view: TaskView) -> dict[str, Any]:
+        """Return what a completed task made."""
+        made = view.result or {}
+        artifacts = [self._artifact(artifact) for artifact in view.artifacts]
+        answer = {"url": artifacts[0]["url"] if artifacts else None}
+        if made.get("text") is not None:
+            answer["text"] = made["text"]
+        return {**answer, "artifacts": artifacts, "metadata": made.get("metadata") or {}}
+
+    def _artifact(self, artifact: StoredArtifact) -> dict[str, Any]:
+        answer: dict[str, Any] = {
+            "url": self._base + link.sign(artifact.key, self._expires_at, self._signing_key),
+            "contentType": artifact.content_type,
+            "sizeBytes": artifact.size_bytes,
+            "sha256": artifact.sha256,
+        }
+        sizes = {"width": artifact.width, "height": artifact.height, "durationS": artifact.duration_s}
+        answer |= {name: value for name, value in sizes.items() if value is not None}
+        return {**answer, "status": "STORED"}

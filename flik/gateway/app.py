@@ -1,0 +1,120 @@
+"""Puts the HTTP face together: what stands here, top to bottom, is what a request meets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid4
+
+from flik import __version__
+from flik.artifacts.link import PATH_PREFIX
+from flik.errors import FlikError
+from flik.gateway import artifacts, dead_letters, problems, service, tasks
+from flik.gateway.description import Described
+from flik.gateway.parts import Parts
+
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+def create_app(open_parts: Callable[[], AbstractAsyncContextManager[Parts]], *, echo_request_id: bool) -> FastAPI:
+    """Return the application; `open_parts` is entered at its start and left at its end.
+
+    `echo_request_id`: Ray Serve echoes X-Request-ID by itself, a bare server does not.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_parts() as parts:
+            app.state.parts = parts
+            yield
+
+    app = Described(
+        title="Flik",
+        summary="A durable, fair front door for generative models",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for middleware, options in reversed(((RequestId, {"echo": echo_request_id}), (Faults, {}), (HeadAsGet, {}))):
+        app.add_middleware(middleware, **options)  # what is added last is met first
+    app.add_exception_handler(FlikError, problems.on_flik_error)
+    app.add_exception_handler(HTTPException, problems.on_framework_error)
+    app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)
+    for module in (service, tasks, dead_letters, artifacts):
+        app.include_router(module.router)
+    return app
+
+
+class RequestId:
+    """Gives each request an id: the caller's X-Request-ID when it is usable, else a new one."""
+
+    def __init__(self, app: ASGIApp, *, echo: bool) -> None:
+        self._app = app
+        self._echo = echo
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else str(uuid4())
+        scope["flik_request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id if self._echo else send)
+
+
+class Faults:
+    """Answers a fault of ours with a problem, unless the answer has begun; in there, so that it gets its request id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        begun = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting_send)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            answer = await problems.on_unexpected_error(Request(scope), error)
+            await answer(scope, receive, send)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET without the body (RFC 9110, section 9.3.2); artifacts do so without reading the file."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or scope["method"] != "HEAD" or scope["path"].startswith(PATH_PREFIX):
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)

@@ -1,0 +1,49 @@
+"""What the routes work with; put together once for each gateway replica."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from flik.artifacts.store import ArtifactStore
+from flik.live.results import LiveResults
+from flik.pipeline.ports import QueueForGateway
+from flik.pipeline.submit import GroupCommit
+from flik.storage.tasks import TaskStore
+from flik.telemetry import Metrics
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The gateway's collaborators and settings. `public_url` None: links use the address the caller used."""
+
+    region: str
+    regions: frozenset[str]
+    public_url: str | None
+    tasks: TaskStore
+    hot: LiveResults
+    queue: QueueForGateway
+    commit: GroupCommit
+    artifacts: ArtifactStore
+    signing_key: bytes
+    artifact_url_ttl_s: int
+    measured: Metrics
+
+
+def parts_of(request: Request) -> Parts:
+    """Return the parts of the application that serves this request."""
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+def base_url(request: Request) -> str:
+    """Return what links to this service start with, without a slash at the end."""
+    public = parts_of(request).public_url
+    if public is not None:
+        return public.rstrip("/")
+    host = request.headers.get("host", "")
+    return f"{request.scope['scheme']}://{host if _HOST.fullmatch(host) else 'localhost'}"

@@ -1,0 +1,75 @@
+"""What tells about the service itself: status, health, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from fastapi import APIRouter, Request
+from prometheus_client import generate_latest
+from starlette.responses import PlainTextResponse, Response
+
+from flik import __version__, schemas
+from flik.gateway.parts import parts_of
+from flik.gateway.tasks import json_response
+
+_PATIENCE_S = 2.0
+_log = logging.getLogger("flik.gateway")
+_T = TypeVar("_T")
+router = APIRouter(tags=["service"])
+
+
+@router.get("/", response_model=schemas.ServiceStatus)
+async def get_status(request: Request) -> Response:
+    """Say what this is and where to go on."""
+    parts = parts_of(request)
+    links = {"health": "/health", "metrics": "/metrics", "openapi": "/openapi.json", "tasks": "/api/v1/tasks"}
+    return json_response({"service": "flik", "version": __version__, "region": parts.region, "links": links})
+
+
+@router.get("/health", response_model=schemas.Health, responses={503: {"model": schemas.Health}})
+async def get_health(request: Request) -> Response:
+    """Say whether Flik can do its work. Redis is shown, but nothing that was promised needs it."""
+    parts = parts_of(request)
+    pinged, redis, stats = await asyncio.gather(
+        _soon(_answered(parts.tasks.ping())), _soon(parts.hot.ping()), _soon(parts.queue.stats())
+    )
+    models = bool(stats) and all(kind["workers"] for kind in stats["types"].values())
+    ready = bool(stats) and stats["ready"]
+    components = {"queue": ready, "postgresql": bool(pinged), "redis": bool(redis), "models": models}
+    up = all(components[name] for name in ("queue", "postgresql", "models"))
+    words = {name: "UP" if well else "DOWN" for name, well in components.items()}
+    return json_response({"status": "UP" if up else "DOWN", "components": words}, 200 if up else 503)
+
+
+async def _answered(question: Awaitable[None]) -> bool:
+    await question
+    return True
+
+
+async def _soon(question: Awaitable[_T]) -> _T | None:
+    """Return the answer; None when it fails or takes longer than `_PATIENCE_S`."""
+    asked = asyncio.ensure_future(question)
+    asked.add_done_callback(_note_failure)
+    done, _ = await asyncio.wait({asked}, timeout=_PATIENCE_S)
+    if not done:
+        # Not waited for: a statement that is cancelled on a frozen PostgreSQL takes 10 s more to end.
+        asked.cancel()
+        return None
+    return None if asked.cancelled() or asked.exception() else asked.result()
+
+
+def _note_failure(asked: asyncio.Future[_T]) -> None:
+    if not asked.cancelled() and (error := asked.exception()) is not None:
+        _log.warning("a component did not answer: %s", error)
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def get_metrics(request: Request) -> Response:
+    """Return the metrics of this gateway replica and of the region's queue, as Prometheus text."""
+    parts = parts_of(request)
+    own = generate_latest(parts.measured.registry).decode()
+    text = own + (await _soon(parts.queue.metrics()) or "# the queue is not available\n")
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,304 @@
+"""A worker: leases tasks, runs them with a provider, stores their artifacts, reports the outcomes.
+
+It asks for as many tasks as it has free slots, so nothing ever waits inside a worker. Three
+loops: `lease` asks for work (a long poll), `beat` renews the leases every second and learns
+what was cancelled, `settle` reports outcomes, as many at a time as have gathered.
+
+A worker that cannot reach the queue goes on working and goes on asking: whether its outcome
+still counts is decided by the lease token. An outcome is offered until the queue accepts or
+refuses it.
+
+Timeouts: at the soft one the provider is told to wind down, at the hard one it is cancelled
+and the task fails for good. On `drain` the worker asks for nothing more, finishes what it can
+in the given time and hands the rest back; a handed-back attempt does not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, StoredArtifact, Worker
+from flik.errors import ProviderError, Unavailable
+from flik.pipeline.ports import Beat, QueueForWorker
+from flik.providers.base import Artifact, Context, Progress, Provider, Request, Result, TextChunk
+from flik.telemetry import log_context
+
+_POLL_S = 10.0
+_PAUSE_S = 0.2
+MAX_MESSAGE_CHARS = 2_000
+_log = logging.getLogger("flik.worker")
+
+
+class Artifacts(Protocol):
+    """Where finished files go."""
+
+    async def put(self, task_id: str, attempt: int, artifact: Artifact) -> StoredArtifact:
+        """Store one file, replacing an earlier try of the same attempt."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """One task in work."""
+
+    grant: Grant
+    progress: float = 0.0
+    task: asyncio.Task[None] | None = None
+    handing_back: bool = False
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What an attempt has produced so far."""
+
+    files: list[StoredArtifact] = field(default_factory=list)
+    chunks: list[str] = field(default_factory=list)
+    result: Result | None = None
+
+
+class TaskWorker:
+    """Runs tasks of one type. Not thread-safe: it lives on one event loop. `run` must run while it is used.
+
+    Args:
+        read_payload: turns (task type, stored payload) into what the provider gets.
+        slots: how many tasks are worked on at a time.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        queue: QueueForWorker,
+        provider: Provider,
+        artifacts: Artifacts,
+        read_payload: Callable[[str, dict[str, Any]], dict[str, Any]],
+        *,
+        slots: int,
+        heartbeat_s: float = 1.0,
+    ) -> None:
+        self._worker = worker
+        self._queue = queue
+        self._provider = provider
+        self._artifacts = artifacts
+        self._read_payload = read_payload
+        self._slots = slots
+        self._heartbeat_s = heartbeat_s
+        self._runs: dict[str, _Run] = {}
+        self._outcomes: list[Outcome] = []
+        self._reporting: dict[str, str] = {}  # task -> token: outcomes not yet accepted or refused
+        self._slot_freed = asyncio.Event()
+        self._outcome_added = asyncio.Event()
+        self._draining = asyncio.Event()
+        self._beat_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Work until `drain` is called, or cancelled."""
+        async with asyncio.TaskGroup() as group:
+            loops = [group.create_task(loop(), name=loop.__name__) for loop in (self._beat_loop, self._settle_loop)]
+            await self._lease_loop()
+            await self._until_idle()
+            for loop in loops:
+                loop.cancel()
+
+    async def drain(self, within_s: float) -> None:
+        """Take nothing new, finish what ends within `within_s` and hand the rest back; return when all is reported."""
+        self._draining.set()
+        self._slot_freed.set()
+        try:
+            async with asyncio.timeout(within_s):
+                await self._until_idle()
+        except TimeoutError:
+            for run in list(self._runs.values()):
+                run.handing_back = True
+                if run.task is not None:
+                    run.task.cancel()
+            await self._until_idle()
+
+    @property
+    def silent_s(self) -> float:
+        """For how many seconds the heartbeat loop has not come round; a healthy worker stays below a few."""
+        return time.monotonic() - self._beat_at
+
+    async def _until_idle(self) -> None:
+        while self._runs or self._reporting:  # noqa: ASYNC110  # two collections; polled only while stopping
+            await asyncio.sleep(0.02)
+
+    # ---- lease
+
+    async def _lease_loop(self) -> None:
+        while not self._draining.is_set():
+            self._slot_freed.clear()
+            free = self._slots - len(self._runs) - len(self._reporting) // 2
+            if free <= 0:
+                await self._slot_freed.wait()
+                continue
+            await self._lease(free)
+
+    async def _lease(self, free: int) -> None:
+        asking = asyncio.ensure_future(self._queue.lease(self._worker, free, _POLL_S))
+        draining = asyncio.ensure_future(self._draining.wait())
+        await asyncio.wait({asking, draining}, return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
+        if not asking.done():
+            asking.add_done_callback(self._give_back_late_grants)
+            return
+        try:
+            reply = asking.result()
+        except Unavailable:
+            await asyncio.sleep(_PAUSE_S)
+            return
+        for grant in reply.grants:
+            self._start(grant)
+        if reply.draining:
+            self._draining.set()
+
+    def _give_back_late_grants(self, asking: asyncio.Future[Any]) -> None:
+        """Hand back what a poll brings that was still open when the worker began to drain."""
+        if asking.cancelled() or asking.exception() is not None:
+            return
+        for grant in asking.result().grants:
+            self._report(HandedBack(grant.task_id, grant.lease_token))
+
+    def _start(self, grant: Grant) -> None:
+        self._revoke(grant.task_id)  # an attempt whose lease lapsed while this worker was silent
+        run = self._runs[grant.task_id] = _Run(grant)
+        run.task = asyncio.create_task(self._run(run))
+        run.task.add_done_callback(lambda task: self._note_ended(run, unstarted=task.cancelled()))
+
+    def _note_ended(self, run: _Run, *, unstarted: bool) -> None:
+        if unstarted and run.handing_back:
+            self._report(HandedBack(run.grant.task_id, run.grant.lease_token))
+        if self._runs.get(run.grant.task_id) is run:
+            del self._runs[run.grant.task_id]
+        self._slot_freed.set()
+
+    # ---- run
+
+    async def _run(self, run: _Run) -> None:
+        grant = run.grant
+        started = time.monotonic()
+        with log_context(
+            taskId=grant.task_id, tenantId=grant.tenant_id, taskType=grant.task_type, attempt=grant.attempt,
+            requestId=grant.request_id, traceId=grant.trace_id,
+            workerId=self._worker.worker_id, version=self._worker.version,
+        ):  # fmt: skip
+            outcome = await self._outcome_of(run)
+            if outcome is not None:
+                duration_ms = round((time.monotonic() - started) * 1000)
+                _log.debug("attempt ended: %s", type(outcome).__name__, extra={"durationMs": duration_ms})
+                self._report(outcome)
+
+    async def _outcome_of(self, run: _Run) -> Outcome | None:
+        """Run the provider to the end; None when the task was taken away."""
+        task_id, token = run.grant.task_id, run.grant.lease_token
+        limit = asyncio.timeout(run.grant.hard_timeout_s)
+        try:
+            async with limit:
+                return await self._generate(run)
+        except asyncio.CancelledError:
+            return HandedBack(task_id, token) if run.handing_back else None
+        except ProviderError as error:
+            return Failed(task_id, token, error.error_code, error.message[:MAX_MESSAGE_CHARS], error.retryable)
+        except Unavailable as error:
+            return Failed(task_id, token, "artifacts_unavailable", str(error), retryable=True)
+        except Exception as error:
+            if limit.expired() and isinstance(error, TimeoutError):  # not one of the provider's own
+                message = f"the attempt ran longer than the hard timeout of {run.grant.hard_timeout_s:g} s"
+                return Failed(task_id, token, "run_timeout", message, retryable=False)
+            _log.exception("the provider broke")
+            message = f"{type(error).__name__}: {error}"[:MAX_MESSAGE_CHARS]
+            return Failed(task_id, token, "provider_fault", message, retryable=True)
+
+    async def _generate(self, run: _Run) -> Completed:
+        grant = run.grant
+        context = Context(self._worker.version, self._worker.worker_id)
+        payload = self._read_payload(grant.task_type, orjson.loads(grant.payload))
+        soft = asyncio.get_running_loop().call_later(grant.soft_timeout_s, context.wind_down.set)
+        draft = _Draft()
+        try:
+            async for output in self._provider.generate(
+                Request(grant.task_id, grant.task_type, payload, grant.attempt), context
+            ):
+                await self._take(run, draft, output)
+        finally:
+            soft.cancel()
+        if draft.result is None:
+            raise ProviderError("no_result", "the provider ended without a result", True)
+        text = draft.result.text if draft.result.text is not None else "".join(draft.chunks) or None
+        return Completed(grant.task_id, grant.lease_token, text, dict(draft.result.metadata), tuple(draft.files))
+
+    async def _take(self, run: _Run, draft: _Draft, output: Progress | TextChunk | Artifact | Result) -> None:
+        match output:
+            case Progress(fraction):
+                run.progress = max(run.progress, min(1.0, fraction))
+            case TextChunk(text):
+                draft.chunks.append(text)
+            case Artifact():
+                draft.files.append(await self._artifacts.put(run.grant.task_id, run.grant.attempt, output))
+            case Result():
+                draft.result = output
+
+    # ---- beat
+
+    async def _beat_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            self._beat_at = time.monotonic()
+            held = [(run.grant.task_id, run.grant.lease_token, run.progress) for run in self._runs.values()]
+            held += [(task_id, token, 1.0) for task_id, token in self._reporting.items() if task_id not in self._runs]
+            try:
+                async with asyncio.timeout(_POLL_S):  # `wait_for` may swallow a cancel before Python 3.12
+                    reply = await self._queue.beat(Beat(self._worker, self._slots, held))
+            except (Unavailable, TimeoutError):
+                continue
+            tokens = {task_id: token for task_id, token, _ in held}
+            for task_id in reply.revoked:
+                self._revoke(task_id, tokens.get(task_id))
+            if reply.draining:
+                self._draining.set()
+                self._slot_freed.set()
+
+    def _revoke(self, task_id: str, token: str | None = None) -> None:
+        """Stop a task; with `token` only if it runs under that one (it may have been granted anew since the beat)."""
+        run = self._runs.get(task_id)
+        if run is None or token not in (None, run.grant.lease_token):
+            return
+        if run.task is not None and not run.handing_back:
+            _log.info("stopped: the lease is gone", extra={"taskId": task_id})
+            run.task.cancel()
+
+    # ---- settle
+
+    def _report(self, outcome: Outcome) -> None:
+        self._outcomes.append(outcome)
+        self._reporting[outcome.task_id] = outcome.lease_token
+        self._outcome_added.set()
+
+    async def _settle_loop(self) -> None:
+        while True:
+            await self._outcome_added.wait()
+            self._outcome_added.clear()
+            batch, self._outcomes = self._outcomes, []
+            if not batch:
+                continue
+            try:
+                accepted = await self._queue.settle(batch)
+            except Unavailable:
+                self._outcomes = batch + self._outcomes
+                self._outcome_added.set()
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            self._note_reported(batch, accepted)
+
+    def _note_reported(self, batch: list[Outcome], accepted: list[bool]) -> None:
+        for outcome, took_effect in zip(batch, accepted, strict=True):
+            if self._reporting.get(outcome.task_id) == outcome.lease_token:
+                del self._reporting[outcome.task_id]
+            if not took_effect:
+                _log.info("outcome refused: the lease token is not current", extra={"taskId": outcome.task_id})
+        self._slot_freed.set()

@@ -1,0 +1,191 @@
+"""The wire: what callers send and get. Shared by the gateway, its OpenAPI description and clients' tests.
+
+Requests are read through these models, strictly: an unknown field or a wrong JSON type is
+refused. Answers are built as plain dictionaries on the hot path; a test holds them against
+the models here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+MAX_BATCH = 1_000
+MAX_PAGE = 100
+MAX_REPLAY = 10_000
+TenantId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$")]
+TaskTypeName = Annotated[str, Field(max_length=32, description="TEXT, IMAGE or VIDEO; the catalog lists them.")]
+Region = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class _Request(_Wire):
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
+
+
+class TaskRequest(_Request):
+    """A task to do."""
+
+    tenant_id: TenantId
+    task_type: TaskTypeName
+    priority: int = Field(default=1, ge=0, le=2, description="0 real-time, 1 interactive, 2 background.")
+    payload: dict[str, Any] = Field(description="The input; its fields depend on the task type.")
+    region: Region | None = Field(default=None, description="Where to run; by default here.")
+    start_deadline_s: float | None = Field(
+        default=None, gt=0, le=30 * 86_400, description="EXPIRED when it has not started within this many seconds."
+    )
+
+
+class BatchRequest(_Request):
+    """Tasks to do. The gateway reads them one by one, so that one that is wrong does not take the others down."""
+
+    tasks: list[TaskRequest] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class ReplayRequest(_Request):
+    """Which dead letters to queue again; at least one filter, or `all`."""
+
+    task_type: TaskTypeName | None = None
+    tenant_id: TenantId | None = None
+    priority: int | None = Field(default=None, ge=0, le=2)
+    error_code: str | None = Field(default=None, max_length=64)
+    created_after: str | None = None
+    created_before: str | None = None
+    all: bool = False
+    limit: int = Field(default=1_000, ge=1, le=MAX_REPLAY)
+
+
+class Submitted(_Wire):
+    """A task that is stored, and where to follow it."""
+
+    task_id: str
+    status: str
+    created_at: datetime
+    status_url: str
+    result_url: str
+    cancel_url: str
+    events_url: str
+
+
+class ArtifactAnswer(_Wire):
+    """One file of a result. `url` is signed and expires."""
+
+    url: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+    status: Literal["STORED"]
+
+
+class ResultAnswer(_Wire):
+    """What a completed task made. `url` is that of the first artifact."""
+
+    url: str | None
+    text: str | None = None
+    artifacts: list[ArtifactAnswer]
+    metadata: dict[str, Any]
+
+
+class TaskError(_Wire):
+    """Why the latest attempt failed."""
+
+    code: str
+    message: str
+
+
+class TaskAnswer(_Wire):
+    """All that is shown of one task; fields that do not apply are left out."""
+
+    task_id: str
+    tenant_id: str
+    status: str
+    task_type: str
+    priority: int
+    region: str
+    attempt: int
+    max_attempts: int
+    created_at: datetime
+    available_at: datetime | None = None
+    start_deadline_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    worker_id: str | None = None
+    version: str | None = None
+    request_id: str | None = None
+    progress: float | None = None
+    error: TaskError | None = None
+    result: ResultAnswer | None = None
+
+
+class TaskPage(_Wire):
+    """One page of tasks, newest first; `nextCursor` is null on the last."""
+
+    items: list[TaskAnswer]
+    next_cursor: str | None
+
+
+class FieldProblem(_Wire):
+    """One broken rule."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(_Wire):
+    """Any error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[FieldProblem] = []
+    request_id: str
+    retryable: bool
+    retry_after_ms: int | None = None
+
+
+class BatchItem(_Wire):
+    """What became of one task of a batch."""
+
+    status: int
+    task: Submitted | None = None
+    problem: Problem | None = None
+
+
+class BatchAnswer(_Wire):
+    """What became of each task, in the order in which they were sent."""
+
+    items: list[BatchItem]
+
+
+class Replayed(_Wire):
+    """How many dead letters are queued again."""
+
+    replayed: int
+
+
+class ServiceStatus(_Wire):
+    """What this is, and where to go on."""
+
+    service: str
+    version: str
+    region: str
+    links: dict[str, str]
+
+
+class Health(_Wire):
+    """Whether Flik can do its work."""
+
+    status: Literal["UP", "DOWN"]
+    components: dict[str, Literal["UP", "DOWN"]]

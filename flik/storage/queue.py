@@ -1,0 +1,187 @@
+"""The moves of tasks after they were submitted, in batches, and what the queue reads to rebuild itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from flik.domain.task import Status, StoredArtifact, TaskFilter, TaskView, Ticket, Worker
+from flik.storage import queries
+from flik.storage.database import Database
+from flik.storage.tasks import conditions_of
+
+_SQL = queries.load("queue")
+
+
+class GrantedRow(NamedTuple):
+    """One task that was granted."""
+
+    task_id: str
+    lease_token: str
+    tenant_id: str
+    task_type: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    payload: str
+    queued_at: float
+    request_id: str | None
+    trace_id: str | None
+
+
+class RunningRow(NamedTuple):
+    """One task that is PROCESSING."""
+
+    task_id: str
+    lease_token: str
+    worker_id: str
+    task_type: str
+    priority: int
+    tenant_id: str
+    queued_at: float
+    attempt: int
+    max_attempts: int
+    started_at: float
+
+
+class Settlement(NamedTuple):
+    """How one attempt ends: the task's next status and the attempt's outcome. `result` is JSON text."""
+
+    task_id: str
+    lease_token: str
+    status: Status
+    outcome: str
+    uncounted: bool = False
+    available_at: float | None = None
+    result: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    artifacts: tuple[StoredArtifact, ...] = ()
+
+
+class QueueStore:
+    """The table of tasks, for the queue of one region."""
+
+    def __init__(self, database: Database, region: str) -> None:
+        self._database = database
+        self._region = region
+
+    async def grant(self, picks: Sequence[tuple[Ticket, str, Worker]], now: float) -> list[GrantedRow]:
+        """Grant each (ticket, lease token, worker); return those that were still to be had.
+
+        Raises:
+            Unavailable: PostgreSQL is away; some or all may have been granted.
+        """
+        rows = [
+            {
+                "task_id": ticket.task_id,
+                "lease_token": token,
+                "worker_id": worker.worker_id,
+                "version": worker.version,
+            }
+            for ticket, token, worker in picks
+        ]
+        parameters = {"rows": orjson.dumps(rows).decode(), "now": now}
+        return [GrantedRow(*row) for row in await self._database.once(_SQL["grant_tasks"], parameters)]
+
+    async def settle(self, settlements: Sequence[Settlement], now: float) -> list[TaskView]:
+        """End attempts; return the tasks that were moved, without result and artifacts.
+
+        A settlement whose lease token is not the task's current one changes nothing and is not
+        among them, so repeating a call is harmless.
+
+        Raises:
+            Unavailable: PostgreSQL is away; whether it took effect is unknown.
+        """
+        parameters = {"rows": orjson.dumps([_row_of(each) for each in settlements]).decode(), "now": now}
+        return [TaskView(*row) for row in await self._database.once(_SQL["settle_tasks"], parameters)]
+
+    async def cancel(self, task_id: str, now: float) -> tuple[Status, bool] | None:
+        """Cancel a task that is not finished; return (status before, whether it was cancelled), None if unknown."""
+        rows = await self._database.once(_SQL["cancel_task"], {"task_id": task_id, "now": now})
+        return (Status(rows[0][0]), rows[0][1]) if rows else None
+
+    async def retry(self, task_id: str, attempts: int, now: float) -> tuple[Status, Ticket | None] | None:
+        """Queue a failed task for up to `attempts` more; return (status before, its ticket), None if unknown."""
+        rows = await self._database.once(_SQL["retry_task"], {"task_id": task_id, "round": attempts, "now": now})
+        if not rows:
+            return None
+        before, task_id_, *rest = rows[0]
+        return Status(before), Ticket(task_id_, *rest) if task_id_ else None
+
+    async def replay(self, wanted: TaskFilter, attempts: int, now: float) -> list[Ticket]:
+        """Queue up to `wanted.limit` dead letters that match, the oldest first."""
+        conditions, parameters = conditions_of(wanted)
+        sql = _SQL["replay_tasks"].format(conditions=conditions)
+        rows = await self._database.once(sql, {**parameters, "limit": wanted.limit, "round": attempts, "now": now})
+        return [_ticket(row) for row in rows]
+
+    async def expire(self, limit: int, now: float) -> list[str]:
+        """End up to `limit` waiting tasks whose start deadline has passed; return their ids."""
+        parameters = {"region": self._region, "limit": limit, "now": now}
+        return [row[0] for row in await self._database.repeatable(_SQL["expire_tasks"], parameters)]
+
+    async def backlogs(self) -> list[tuple[str, int, str, int]]:
+        """Return (task type, priority, tenant, tasks) for everything that waits."""
+        rows = await self._database.repeatable(_SQL["count_backlogs"], {"region": self._region})
+        return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+    async def page(self, task_type: str, priority: int, tenant_id: str, after: str, limit: int) -> list[Ticket]:
+        """Return the next waiting tickets of one backlog in the order of their ids, after `after` ('' for all)."""
+        return await self._tickets(
+            "page_backlog",
+            task_type=task_type,
+            priority=priority,
+            tenant_id=tenant_id,
+            after=after or _FIRST_ID,
+            limit=limit,
+        )
+
+    async def scan_recent(self, after: str, limit: int) -> list[Ticket]:
+        """Return waiting tickets with ids after `after`, the oldest first."""
+        return await self._tickets("scan_recent", after=after, limit=limit)
+
+    async def scan_waiting(self, after: Ticket | None, limit: int) -> list[Ticket]:
+        """Return the next page of a walk over all that waits, after the ticket `after` (None: from the start)."""
+        start = after or Ticket(_FIRST_ID, "", "", 0, 0.0, 0.0)
+        return await self._tickets(
+            "scan_waiting",
+            task_type=start.task_type,
+            priority=start.priority,
+            tenant_id=start.tenant_id,
+            task_id=start.task_id,
+            limit=limit,
+        )
+
+    async def running(self) -> list[RunningRow]:
+        """Return all tasks that are PROCESSING."""
+        rows = await self._database.repeatable(_SQL["list_running"], {"region": self._region})
+        return [RunningRow(*row) for row in rows]
+
+    async def _tickets(self, query: str, **parameters: Any) -> list[Ticket]:
+        rows = await self._database.repeatable(_SQL[query], {"region": self._region, **parameters})
+        return [_ticket(row) for row in rows]
+
+
+_FIRST_ID = "00000000-0000-0000-0000-000000000000"
+
+
+def _ticket(row: tuple[Any, ...]) -> Ticket:
+    return Ticket(*row)
+
+
+def _row_of(settlement: Settlement) -> dict[str, Any]:
+    return {
+        "task_id": settlement.task_id,
+        "lease_token": settlement.lease_token,
+        "status": settlement.status,
+        "outcome": settlement.outcome,
+        "uncounted": int(settlement.uncounted),
+        "available_at": settlement.available_at,
+        "result": None if settlement.result is None else orjson.Fragment(settlement.result),
+        "error_code": settlement.error_code,
+        "error_message": settlement.error_message,
+        "artifacts": settlement.artifacts or None,
+    }

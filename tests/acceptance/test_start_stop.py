@@ -1,0 +1,148 @@
+"""Starting, refusing to start, stopping, starting again; as a person at a terminal meets it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.acceptance.running import RunningFlik, eventually, free_port
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty folder with a short path."""
+    made = Path(tempfile.mkdtemp(prefix="flik-start-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def up(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `flik up` to its end, for starts that are refused."""
+    return subprocess.run(
+        [sys.executable, "-m", "flik", "up", "--no-dashboard", *arguments],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def assert_refused(run: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Check that a start failed with one sentence that holds these words, and without a traceback."""
+    assert run.returncode not in (0, 70), run.stderr
+    assert "Traceback" not in run.stderr
+    for word in words:
+        assert word in run.stderr
+
+
+def left_over(folder: Path) -> list[psutil.Process]:
+    """Return the processes that mention a data folder."""
+    everything = psutil.process_iter(["cmdline"])
+    return [each for each in everything if any(str(folder) in word for word in each.info["cmdline"] or ())]
+
+
+def test_port_in_use_is_refused(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert_refused(up("--port", str(port), "--data-dir", str(folder)), f"port {port} is in use")
+    assert left_over(folder) == []
+
+
+def test_data_folder_that_is_a_file_is_refused(folder: Path) -> None:
+    blocked = folder / "file"
+    blocked.write_text("in the way")
+    assert_refused(up("--port", str(free_port()), "--data-dir", str(blocked)), "data folder")
+    assert left_over(folder) == []
+
+
+def test_impossible_setting_is_named(folder: Path) -> None:
+    run = up("--port", str(free_port()), "--data-dir", str(folder), FLIK_LEASE_S="soon")
+    assert_refused(run, "FLIK_LEASE_S")
+
+
+def test_unreachable_database_is_named_without_its_password(folder: Path) -> None:
+    url = f"postgresql://flik:secret-word@127.0.0.1:{free_port()}/flik"
+    run = up("--port", str(free_port()), "--data-dir", str(folder), DATABASE_URL=url)
+    assert_refused(run, "PostgreSQL", "127.0.0.1")
+    assert "secret-word" not in run.stderr
+    assert left_over(folder) == []
+
+
+def test_starts_stops_within_15_s_and_starts_again_with_its_data(folder: Path) -> None:
+    flik = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start()
+    task_id = flik.submit("IMAGE")
+    assert flik.wait(task_id)["status"] == "COMPLETED"
+
+    second = up("--port", str(free_port()), "--data-dir", str(folder / "data"))
+    assert_refused(second, "is in use by flik", f"pid {flik.processes()[0].pid}")
+
+    assert flik.stop() < 15
+    assert left_over(folder) == []
+
+    again = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start()
+    try:
+        assert again.get(task_id)["status"] == "COMPLETED"
+        running = again.submit("VIDEO", payload={"script": {"durationS": 4000}})
+        again.wait(running, until=("PROCESSING",))
+    finally:
+        took_s = again.stop()
+    assert took_s < 15
+
+
+def test_region_that_ends_unasked_is_started_again(folder: Path) -> None:
+    flik = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start()
+    try:
+        task_id = flik.submit("TEXT", payload={"script": {"durationS": 40}})
+        flik.wait(task_id, until=("PROCESSING",))
+        (region,) = flik.find("region")
+        region.send_signal(signal.SIGKILL)
+        eventually(lambda: "starting it again" in flik.log(), within_s=20, what="the word that it starts again")
+        eventually(lambda: flik.http.get("/health").status_code == 200, within_s=90, what="health")
+        assert flik.wait(task_id, within_s=90)["status"] == "COMPLETED"
+    finally:
+        flik.stop()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_serve_run_starts_the_whole_application(folder: Path) -> None:
+    config = (Path(__file__).parents[2] / "serve_config.yaml").read_text()
+    port = free_port()
+    (folder / "serve.yaml").write_text(config.replace("port: 8080", f"port: {port}"))
+    environment = {**os.environ, "FLIK_DATA_DIR": str(folder / "data"), "FLIK_SIMULATED_SPEED": "20",
+                   "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(folder)}  # fmt: skip
+    with (folder / "serve.log").open("wb") as log:
+        serve = subprocess.Popen(
+            [Path(sys.executable).with_name("serve"), "run", str(folder / "serve.yaml")],
+            env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+    client = RunningFlik(folder / "data")
+    client.port, client.url = port, f"http://127.0.0.1:{port}"
+    client.http.base_url = client.url
+    family: list[psutil.Process] = []
+    try:
+        eventually(lambda: client.http.get("/health").status_code == 200, within_s=120, every_s=0.5, what="serve run")
+        assert client.wait(client.submit("IMAGE"))["status"] == "COMPLETED"
+    finally:
+        family = psutil.Process(serve.pid).children(recursive=True)
+        serve.send_signal(signal.SIGINT)
+        try:
+            serve.wait(60)
+        except subprocess.TimeoutExpired:
+            serve.kill()
+        _, alive = psutil.wait_procs(family, timeout=15)
+        for process in alive:
+            process.kill()
+        client.http.close()
+    assert [process for process in alive if "postgres" in process.name()] == []

@@ -1,0 +1,181 @@
+"""Promises 1 and 2: whatever is killed, every accepted task ends, and is done once.
+
+Each test has 200 tasks in flight, kills one part with SIGKILL, and waits for all of them.
+The short form kills each part once; `make chaos` goes round many times at random moments.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from tests.acceptance.running import RunningFlik, eventually, task
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
+LONG = os.environ.get("FLIK_CHAOS") == "long"
+IN_FLIGHT = 200
+PARTS = ("gateway", "queue", "text", "postgresql", "valkey", "haproxy", "all")
+
+
+@pytest.fixture(scope="module")
+def victim(data_folder: Path) -> Iterator[RunningFlik]:
+    """A Flik of our own to kill parts of."""
+    running = RunningFlik(data_folder / "victim", WORKER_CONCURRENCY="20", FLIK_RETRY_DELAYS_S="0.2,0.4,0.6").start()
+    yield running
+    running.stop()
+
+
+def submit_in_flight(victim: RunningFlik, seconds: float = 0.3) -> list[str]:
+    """Submit tasks of five tenants and three priorities that keep the replica busy for about 3 s."""
+    payload = {"prompt": "x", "script": {"durationS": seconds}}
+    return victim.submit_many(
+        [task("TEXT", tenantId=f"tenant-{i % 5}", priority=i % 3, payload=payload) for i in range(IN_FLIGHT)]
+    )
+
+
+def count(victim: RunningFlik, sql: str) -> int:
+    """Return the one number that a query answers."""
+    return int(victim.query(sql)[0][0])
+
+
+def all_ended(victim: RunningFlik) -> bool:
+    """Return whether no task is on its way; False while PostgreSQL is away."""
+    try:
+        return count(victim, "SELECT count(*) FROM tasks WHERE completed_at IS NULL") == 0
+    except psycopg.OperationalError:
+        return False
+
+
+def assert_each_completed_once(victim: RunningFlik, ids: list[str]) -> None:
+    """Wait for the end, then check the database's own record of what happened."""
+    eventually(lambda: all_ended(victim), within_s=60, what="the end of all tasks")
+    listed = ", ".join(f"'{task_id}'" for task_id in ids)
+    assert count(victim, f"SELECT count(*) FROM tasks WHERE status = 'COMPLETED' AND task_id IN ({listed})") == len(ids)
+    once = f"SELECT task_id FROM attempts WHERE outcome = 'COMPLETED' AND task_id IN ({listed}) GROUP BY 1"
+    assert count(victim, f"SELECT count(*) FROM ({once} HAVING count(*) = 1) AS done") == len(ids)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_tasks_in_flight_survive_the_killing_of(victim: RunningFlik, part: str) -> None:
+    ids = submit_in_flight(victim)
+    eventually(lambda: count(victim, "SELECT count(*) FROM tasks WHERE status = 'PROCESSING'"), within_s=20)
+
+    if part == "all":
+        victim.kill_all()
+        victim.restart()
+    else:
+        victim.kill(part)
+
+    assert_each_completed_once(victim, ids)
+    eventually(lambda: victim.http.get("/health").status_code == 200, within_s=30, what="health")
+
+
+def test_flushing_redis_loses_nothing(victim: RunningFlik) -> None:
+    ids = submit_in_flight(victim)
+    eventually(lambda: count(victim, "SELECT count(*) FROM tasks WHERE status = 'COMPLETED'"), within_s=20)
+
+    with redis.Redis(unix_socket_path=str(victim.data_dir.resolve() / "valkey" / "valkey.sock")) as connection:
+        connection.flushall()
+
+    assert_each_completed_once(victim, ids)
+    assert victim.get(ids[0])["result"]["text"]
+
+
+def test_replica_paused_beyond_its_lease_cannot_complete(victim: RunningFlik) -> None:
+    task_id = victim.submit("TEXT", payload={"script": {"durationS": 2.0}})
+    victim.wait(task_id, until=("PROCESSING",))
+    (replica,) = victim.find("text")
+    held_by = victim.get(task_id)["workerId"]
+
+    replica.send_signal(signal.SIGSTOP)
+    try:
+        outcome = f"SELECT outcome FROM attempts WHERE task_id = '{task_id}' AND outcome = 'LOST'"
+        eventually(lambda: victim.query(outcome), within_s=10, what="the lapse of the lease")
+    finally:
+        replica.send_signal(signal.SIGCONT)
+
+    ended = victim.wait(task_id)
+    assert (ended["status"], ended["attempt"]) == ("COMPLETED", 2)
+    first, second = victim.query(
+        f"SELECT outcome, worker_id FROM attempts WHERE task_id = '{task_id}' ORDER BY attempt"
+    )
+    assert first == ("LOST", held_by)
+    assert second[0] == "COMPLETED"
+
+
+def test_task_runs_again_soon_after_its_replica_was_killed(victim: RunningFlik) -> None:
+    task_id = victim.submit("TEXT", payload={"script": {"durationS": 1.0}})
+    victim.wait(task_id, until=("PROCESSING",))
+    victim.kill("text")
+    killed_at = time.monotonic()
+
+    def runs_again() -> bool:
+        return victim.get(task_id)["attempt"] == 2
+
+    eventually(runs_again, within_s=10, what="the second attempt")
+    assert time.monotonic() - killed_at < 10
+    assert victim.wait(task_id)["status"] == "COMPLETED"
+
+
+def test_postgresql_away_is_answered_with_503_and_retry_after(victim: RunningFlik) -> None:
+    (postmaster,) = victim.find("postgresql")
+    backends = postmaster.children()
+    for process in (postmaster, *backends):
+        process.send_signal(signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        health = victim.http.get("/health")
+        assert health.status_code == 503
+        assert health.json()["components"]["postgresql"] == "DOWN"
+        assert time.monotonic() - started < 5
+    finally:
+        for process in (postmaster, *backends):
+            process.send_signal(signal.SIGCONT)
+    victim.kill("postgresql")
+    answers = [victim.http.post("/api/v1/tasks", json=task()) for _ in range(5)]
+    for answer in answers:
+        assert answer.status_code in (202, 503)
+        if answer.status_code == 503:
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert answer.json()["code"] == "unavailable"
+    accepted = [answer.json()["taskId"] for answer in answers if answer.status_code == 202]
+    eventually(lambda: victim.http.post("/api/v1/tasks", json=task()).status_code == 202, within_s=5, what="writing")
+    for task_id in accepted:
+        assert victim.wait(task_id)["status"] == "COMPLETED"
+
+
+@pytest.mark.skipif(not LONG, reason="the long form: make chaos")
+@pytest.mark.timeout(1800)
+def test_anything_may_be_killed_at_any_moment(victim: RunningFlik) -> None:
+    seed = int(os.environ.get("FLIK_CHAOS_SEED", str(random.randrange(10**6))))
+    sys.stderr.write(f"FLIK_CHAOS_SEED={seed}\n")
+    chance = random.Random(seed)
+    for _ in range(40):
+        ids = submit_in_flight(victim, chance.uniform(0.05, 0.5))
+        time.sleep(chance.uniform(0, 2.5))
+        part = chance.choice(PARTS)
+        if part == "all":
+            victim.kill_all()
+            victim.restart()
+        elif victim.find(part):
+            victim.kill(part)
+        assert_each_completed_once(victim, ids)
+        eventually(lambda: victim.http.get("/health").status_code == 200, within_s=60, what=f"health after {part}")
+
+
+def test_nothing_is_left_of_a_killed_flik(victim: RunningFlik) -> None:
+    before = victim.processes()
+    victim.kill_all()
+    victim.restart()
+    alive = [process for process in before if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert alive == []

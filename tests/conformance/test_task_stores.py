@@ -1,0 +1,483 @@
+"""What every store of tasks does: the one on PostgreSQL and the one in memory that the queue is tested with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+from making import EPOCH, new_task, stored_file, ticket_of, worker
+from memory_store import MemoryStore
+
+from flik.domain.task import NewTask, Status, TaskFilter, TaskView, Ticket
+from flik.storage.database import Database
+from flik.storage.queue import GrantedRow, QueueStore, Settlement
+from flik.storage.tasks import TaskStore
+
+NOW = EPOCH + 100.0
+W1, W2 = worker("w1"), worker("w2")
+
+
+class PostgresStore(QueueStore):
+    """Both stores in one, as the one in memory is."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, "us-east")
+        tasks = TaskStore(database, max_attempts=4)
+        self.insert, self.get, self.find = tasks.insert, tasks.get, tasks.find
+
+
+Store = PostgresStore | MemoryStore
+
+
+@pytest.fixture(params=["memory", "postgresql"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    url = request.getfixturevalue("database_url")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("TRUNCATE tasks, attempts, artifacts")
+    database = await Database(url, connections=2, pinned_plans=True).open()
+    yield PostgresStore(database)
+    await database.close()
+
+
+async def submit(store: Store, count: int = 1, **changes: Any) -> list[NewTask]:
+    tasks = [new_task(**changes) for _ in range(count)]
+    await store.insert(tasks)
+    return tasks
+
+
+async def grant(store: Store, *tasks: NewTask, who: Any = W1, now: float = NOW) -> list[GrantedRow]:
+    rows: list[GrantedRow] = await store.grant([(ticket_of(task), str(uuid.uuid4()), who) for task in tasks], now)
+    return rows
+
+
+async def granted(store: Store, **changes: Any) -> GrantedRow:
+    (task,) = await submit(store, **changes)
+    (row,) = await grant(store, task)
+    return row
+
+
+def completion(row: GrantedRow, text: str = "done", **changes: Any) -> Settlement:
+    result = json.dumps({"text": text, "metadata": {}})
+    return Settlement(row.task_id, row.lease_token, Status.COMPLETED, "COMPLETED", result=result)._replace(**changes)
+
+
+def failure(row: GrantedRow, **changes: Any) -> Settlement:
+    settlement = Settlement(
+        row.task_id, row.lease_token, Status.FAILED, "FAILED", error_code="overloaded", error_message="too much"
+    )
+    return settlement._replace(**changes)
+
+
+def again(row: GrantedRow, at: float, **changes: Any) -> Settlement:
+    return failure(row, status=Status.QUEUED, available_at=at, **changes)
+
+
+async def seen(store: Store, task: NewTask | GrantedRow) -> TaskView:
+    view = await store.get(task.task_id)
+    assert view is not None
+    found: TaskView = view
+    return found
+
+
+# ---- insert
+
+
+async def test_what_was_inserted_is_read_back(store: Store) -> None:
+    (task,) = await submit(store, start_deadline_at=EPOCH + 9.5, request_id="r1", trace_id="t1", priority=2)
+    assert await seen(store, task) == TaskView(
+        task.task_id, "acme", "TEXT", 2, "us-east", "QUEUED", 0, 4, EPOCH, EPOCH, EPOCH + 9.5,
+        None, None, None, None, None, None, "r1",
+    )  # fmt: skip
+    assert await store.get(new_task().task_id) is None
+
+
+async def test_inserting_again_changes_nothing(store: Store) -> None:
+    tasks = await submit(store, 2)
+    await grant(store, tasks[0])
+    third = new_task()
+    await store.insert([tasks[0]._replace(tenant_id="other"), third])
+    view = await seen(store, tasks[0])
+    assert (view.tenant_id, view.status) == ("acme", "PROCESSING")
+    assert (await seen(store, third)).status == "QUEUED"
+
+
+async def test_payloads_come_back_as_they_went(store: Store) -> None:
+    payload = {"prompt": 'naïve 猫 🐈 " \\ \n', "deep": [{"a": [1, 2.5, None, True, {"": []}]}], "n": 2**63 - 1}
+    row = await granted(store, payload=json.dumps(payload))
+    assert json.loads(row.payload) == payload
+
+
+# ---- grant
+
+
+async def test_a_grant_starts_an_attempt(store: Store) -> None:
+    (task,) = await submit(store, request_id="r1", trace_id="t1", priority=0)
+    token = str(uuid.uuid4())
+    (row,) = await store.grant([(ticket_of(task), token, W1)], NOW)
+    assert row[:7] == (task.task_id, token, "acme", "TEXT", 0, 1, 4)
+    assert row[8:] == (EPOCH, "r1", "t1")
+    view = await seen(store, task)
+    assert (view.status, view.attempt, view.started_at) == ("PROCESSING", 1, NOW)
+    assert (view.worker_id, view.version) == ("w1", "v1")
+
+
+async def test_a_task_is_granted_once(store: Store) -> None:
+    (task,) = await submit(store)
+    assert len(await grant(store, task)) == 1
+    assert await grant(store, task, who=W2) == []
+    assert (await seen(store, task)).worker_id == "w1"
+
+
+async def test_each_worker_gets_the_tasks_picked_for_it(store: Store) -> None:
+    tasks = await submit(store, 6)
+    picks = [(ticket_of(task), str(uuid.uuid4()), (W1, W2)[n % 2]) for n, task in enumerate(tasks)]
+    rows = {row.task_id: row for row in await store.grant(picks, NOW)}
+    for ticket, token, who in picks:
+        assert rows[ticket.task_id].lease_token == token
+        assert (await seen(store, rows[ticket.task_id])).worker_id == who.worker_id
+
+
+async def test_what_is_not_to_be_had_is_left_out_of_a_grant(store: Store) -> None:
+    good, gone, late = await submit(store, 3)
+    await store.cancel(gone.task_id, NOW)
+    expired, in_time = new_task(start_deadline_at=NOW), new_task(start_deadline_at=NOW + 0.001)
+    await store.insert([expired, in_time])
+    rows = await grant(store, good, gone, new_task(), expired, in_time, late)
+    assert {row.task_id for row in rows} == {good.task_id, in_time.task_id, late.task_id}
+
+
+async def test_granting_nothing_is_allowed(store: Store) -> None:
+    assert await store.grant([], NOW) == []
+    assert await store.settle([], NOW) == []
+
+
+# ---- settle
+
+
+async def test_a_completion_stores_result_and_artifacts(store: Store) -> None:
+    row = await granted(store)
+    files = (stored_file(1, width=None, height=None, duration_s=1.5), stored_file(0))
+    (moved,) = await store.settle([completion(row, "naïve 猫", artifacts=files)], NOW + 5)
+    assert (moved.task_id, moved.status, moved.completed_at, moved.attempt) == (row.task_id, "COMPLETED", NOW + 5, 1)
+    view = await seen(store, row)
+    assert view.result == {"text": "naïve 猫", "metadata": {}}
+    assert view.artifacts == (files[1], files[0])
+    assert view._replace(result=None, artifacts=()) == moved
+
+
+async def test_only_the_current_token_settles(store: Store) -> None:
+    row = await granted(store)
+    stale = row._replace(lease_token=str(uuid.uuid4()))
+    for settlement in (completion(stale), failure(stale), again(stale, NOW)):
+        assert await store.settle([settlement], NOW) == []
+    assert (await seen(store, row)).status == "PROCESSING"
+    assert len(await store.settle([completion(row)], NOW)) == 1
+
+
+async def test_a_token_does_not_settle_another_task(store: Store) -> None:
+    one, two = await granted(store), await granted(store)
+    assert await store.settle([completion(one._replace(lease_token=two.lease_token))], NOW) == []
+    assert (await seen(store, one)).status == (await seen(store, two)).status == "PROCESSING"
+
+
+async def test_a_settlement_takes_effect_once(store: Store) -> None:
+    row = await granted(store)
+    assert len(await store.settle([completion(row, "first")], NOW)) == 1
+    assert await store.settle([completion(row, "second")], NOW + 1) == []
+    view = await seen(store, row)
+    assert (view.result, view.completed_at) == ({"text": "first", "metadata": {}}, NOW)
+
+
+async def test_the_token_of_an_earlier_attempt_is_refused(store: Store) -> None:
+    row = await granted(store)
+    await store.settle([again(row, NOW)], NOW)
+    (second,) = await store.grant([(_ticket(row), str(uuid.uuid4()), W2)], NOW)
+    assert second.attempt == 2
+    assert await store.settle([completion(row, "late")], NOW) == []
+    assert len(await store.settle([completion(second)], NOW)) == 1
+
+
+def _ticket(row: GrantedRow) -> Ticket:
+    return Ticket(row.task_id, row.tenant_id, row.task_type, row.priority, row.queued_at, row.queued_at)
+
+
+async def test_a_failure_to_be_tried_again_waits_for_its_time(store: Store) -> None:
+    row = await granted(store)
+    (moved,) = await store.settle([again(row, NOW + 5.25)], NOW)
+    assert (moved.status, moved.available_at, moved.completed_at, moved.attempt) == ("QUEUED", NOW + 5.25, None, 1)
+    assert (moved.error_code, moved.error_message) == ("overloaded", "too much")
+
+
+async def test_a_failure_for_good_says_why(store: Store) -> None:
+    row = await granted(store)
+    (moved,) = await store.settle([failure(row)], NOW + 1)
+    assert (moved.status, moved.completed_at, moved.error_code) == ("FAILED", NOW + 1, "overloaded")
+
+
+async def test_an_attempt_that_does_not_count_gives_its_number_back(store: Store) -> None:
+    row = await granted(store)
+    back = Settlement(row.task_id, row.lease_token, Status.QUEUED, "HANDED_BACK", uncounted=True, available_at=NOW)
+    (moved,) = await store.settle([back], NOW)
+    assert (moved.status, moved.attempt) == ("QUEUED", 0)
+    (second,) = await store.grant([(_ticket(row), str(uuid.uuid4()), W1)], NOW)
+    assert second.attempt == 1
+
+
+async def test_what_has_no_attempt_left_fails_instead_of_waiting_for_ever(store: Store) -> None:
+    row = await granted(store)
+    for _ in range(3):
+        await store.settle([again(row, NOW)], NOW)
+        (row,) = await store.grant([(_ticket(row), str(uuid.uuid4()), W1)], NOW)
+    (moved,) = await store.settle([again(row, NOW + 60)], NOW + 1)
+    assert (moved.status, moved.attempt, moved.completed_at) == ("FAILED", 4, NOW + 1)
+
+
+async def test_the_last_attempt_handed_back_may_be_made_again(store: Store) -> None:
+    row = await granted(store)
+    for _ in range(3):
+        await store.settle([again(row, NOW)], NOW)
+        (row,) = await store.grant([(_ticket(row), str(uuid.uuid4()), W1)], NOW)
+    back = Settlement(row.task_id, row.lease_token, Status.QUEUED, "HANDED_BACK", uncounted=True, available_at=NOW)
+    (moved,) = await store.settle([back], NOW)
+    assert (moved.status, moved.attempt) == ("QUEUED", 3)
+
+
+async def test_one_call_settles_many_and_skips_the_stale(store: Store) -> None:
+    rows = [await granted(store) for _ in range(4)]
+    stale = completion(rows[1]._replace(lease_token=str(uuid.uuid4())), artifacts=(stored_file(),))
+    moved = await store.settle(
+        [completion(rows[0], artifacts=(stored_file(),)), stale, failure(rows[2]), again(rows[3], NOW)], NOW
+    )
+    assert {view.task_id: view.status for view in moved} == {
+        rows[0].task_id: "COMPLETED", rows[2].task_id: "FAILED", rows[3].task_id: "QUEUED",
+    }  # fmt: skip
+    assert (await seen(store, rows[0])).artifacts == (stored_file(),)
+    assert (await seen(store, rows[1])).status == "PROCESSING"
+
+
+async def test_a_later_success_wipes_the_error_out(store: Store) -> None:
+    row = await granted(store)
+    await store.settle([again(row, NOW)], NOW)
+    (row,) = await store.grant([(_ticket(row), str(uuid.uuid4()), W1)], NOW)
+    (moved,) = await store.settle([completion(row)], NOW)
+    assert (moved.error_code, moved.error_message) == (None, None)
+
+
+async def test_a_result_that_cannot_be_stored_is_refused_as_a_whole(store: Store) -> None:
+    one, two = await granted(store), await granted(store)
+    with pytest.raises(Exception, match=r"Unicode|NUL"):
+        await store.settle([completion(one), completion(two, "a\0b")], NOW)
+    assert (await seen(store, one)).status == "PROCESSING"
+    assert len(await store.settle([completion(one)], NOW)) == 1
+
+
+# ---- cancel
+
+
+async def test_what_waits_is_cancelled(store: Store) -> None:
+    (task,) = await submit(store)
+    assert await store.cancel(task.task_id, NOW) == (Status.QUEUED, True)
+    view = await seen(store, task)
+    assert (view.status, view.completed_at) == ("CANCELLED", NOW)
+    assert await grant(store, task) == []
+
+
+async def test_what_runs_is_cancelled_and_its_completion_refused(store: Store) -> None:
+    row = await granted(store)
+    assert await store.cancel(row.task_id, NOW) == (Status.PROCESSING, True)
+    assert await store.settle([completion(row)], NOW) == []
+    assert (await seen(store, row)).status == "CANCELLED"
+
+
+async def test_what_is_finished_or_unknown_is_not_cancelled(store: Store) -> None:
+    row = await granted(store)
+    await store.settle([completion(row)], NOW)
+    assert await store.cancel(row.task_id, NOW) == (Status.COMPLETED, False)
+    assert await store.cancel(new_task().task_id, NOW) is None
+    assert (await seen(store, row)).status == "COMPLETED"
+
+
+# ---- retry and replay
+
+
+async def test_a_failed_task_gets_a_round_of_attempts_more(store: Store) -> None:
+    row = await granted(store, start_deadline_at=NOW + 1)
+    await store.settle([failure(row)], NOW)
+    found = await store.retry(row.task_id, 4, NOW + 50)
+    assert found == (Status.FAILED, _ticket(row)._replace(available_at=NOW + 50))
+    view = await seen(store, row)
+    assert (view.status, view.attempt, view.max_attempts, view.start_deadline_at) == ("QUEUED", 1, 5, None)
+    assert (view.completed_at, view.error_code) == (None, None)
+
+
+async def test_what_is_not_failed_is_not_retried(store: Store) -> None:
+    (task,) = await submit(store)
+    assert await store.retry(task.task_id, 4, NOW) == (Status.QUEUED, None)
+    assert await store.retry(new_task().task_id, 4, NOW) is None
+
+
+async def test_replay_takes_the_oldest_dead_letters_that_match(store: Store) -> None:
+    rows = [await granted(store, tenant_id=tenant) for tenant in ("a", "a", "b", "a", "a")]
+    await store.settle([failure(row) for row in rows[:4]], NOW)
+    tickets = await store.replay(TaskFilter(tenant_id="a", status="FAILED", limit=2), 4, NOW + 50)
+    assert {ticket.task_id for ticket in tickets} == {rows[0].task_id, rows[1].task_id}
+    assert {ticket.available_at for ticket in tickets} == {NOW + 50}
+    assert [(await seen(store, row)).status for row in rows] == ["QUEUED", "QUEUED", "FAILED", "FAILED", "PROCESSING"]
+
+
+async def test_replay_can_be_told_an_error_code(store: Store) -> None:
+    rows = [await granted(store) for _ in range(3)]
+    await store.settle([failure(rows[0]), failure(rows[1], error_code="refused"), failure(rows[2])], NOW)
+    wanted = TaskFilter(error_code="refused", status="FAILED", limit=50)
+    assert [ticket.task_id for ticket in await store.replay(wanted, 4, NOW)] == [rows[1].task_id]
+
+
+# ---- expire
+
+
+async def test_waiting_tasks_expire_at_their_start_deadline_the_earliest_first(store: Store) -> None:
+    tasks = [new_task(start_deadline_at=NOW + after) for after in (0.0, -5.0, 0.001, -9.0)] + [new_task()]
+    await store.insert(tasks)
+    assert set(await store.expire(2, NOW)) == {tasks[3].task_id, tasks[1].task_id}
+    assert await store.expire(10, NOW) == [tasks[0].task_id]
+    assert [(await seen(store, task)).status for task in tasks] == ["EXPIRED", "EXPIRED", "QUEUED", "EXPIRED", "QUEUED"]
+    assert (await seen(store, tasks[0])).completed_at == NOW
+
+
+async def test_what_runs_does_not_expire(store: Store) -> None:
+    row = await granted(store, start_deadline_at=NOW + 1)
+    assert await store.expire(10, NOW + 2) == []
+    assert (await seen(store, row)).status == "PROCESSING"
+
+
+# ---- reading
+
+
+async def test_backlogs_are_counted_by_type_priority_and_tenant(store: Store) -> None:
+    await submit(store, 3)
+    await submit(store, 2, tenant_id="globex", priority=0)
+    await submit(store, 1, task_type="IMAGE")
+    await submit(store, 1, region="eu-west")
+    await granted(store)
+    assert sorted(await store.backlogs()) == [("IMAGE", 1, "acme", 1), ("TEXT", 0, "globex", 2), ("TEXT", 1, "acme", 3)]
+
+
+async def test_a_backlog_is_read_page_by_page_in_the_order_of_ids(store: Store) -> None:
+    tasks = await submit(store, 5)
+    await submit(store, 3, tenant_id="globex")
+    await submit(store, 3, priority=0)
+    await submit(store, 3, region="eu-west")
+    first = await store.page("TEXT", 1, "acme", "", 2)
+    assert first == [ticket_of(task) for task in tasks[:2]]
+    assert await store.page("TEXT", 1, "acme", first[-1].task_id, 50) == [ticket_of(task) for task in tasks[2:]]
+    assert await store.page("TEXT", 1, "acme", tasks[-1].task_id, 50) == []
+
+
+async def test_a_retry_is_read_with_its_own_time(store: Store) -> None:
+    row = await granted(store)
+    await store.settle([again(row, NOW + 15)], NOW)
+    assert await store.page("TEXT", 1, "acme", "", 50) == [_ticket(row)._replace(available_at=NOW + 15)]
+
+
+async def test_recent_tasks_are_found_by_id(store: Store) -> None:
+    tasks = await submit(store, 4)
+    await submit(store, 1, region="eu-west")
+    await grant(store, tasks[2])
+    assert await store.scan_recent(tasks[0].task_id, 50) == [ticket_of(tasks[1]), ticket_of(tasks[3])]
+    assert await store.scan_recent(tasks[0].task_id, 1) == [ticket_of(tasks[1])]
+
+
+async def test_the_walk_meets_everything_that_waits_once(store: Store) -> None:
+    for changes in ({"priority": 2}, {"tenant_id": "globex"}, {"task_type": "IMAGE"}, {"priority": 0}, {}):
+        await submit(store, 3, **changes)
+    await submit(store, 1, region="eu-west")
+    walked, after = [], None
+    while page := await store.scan_waiting(after, 4):
+        walked += page
+        after = page[-1]
+    places = [(t.task_type, t.priority, t.tenant_id, t.task_id) for t in walked]
+    assert len(walked) == 15
+    assert places == sorted(set(places))
+
+
+async def test_what_runs_is_listed_with_its_lease(store: Store) -> None:
+    row = await granted(store)
+    await submit(store)
+    await granted(store, region="eu-west")
+    (running,) = await store.running()
+    assert running == (row.task_id, row.lease_token, "w1", "TEXT", 1, "acme", EPOCH, 1, 4, NOW)
+
+
+# ---- find
+
+
+async def test_tasks_are_found_newest_first_by_each_filter(store: Store) -> None:
+    (one,) = await submit(store)
+    (two,) = await submit(store, tenant_id="globex", priority=0, at=EPOCH + 10)
+    (three,) = await submit(store, task_type="IMAGE", at=EPOCH + 20)
+    await store.cancel(one.task_id, NOW)
+    everything = [three.task_id, two.task_id, one.task_id]
+    for wanted, expected in (
+        (TaskFilter(), everything),
+        (TaskFilter(limit=2), everything[:2]),
+        (TaskFilter(tenant_id="acme"), [three.task_id, one.task_id]),
+        (TaskFilter(status="CANCELLED"), [one.task_id]),
+        (TaskFilter(status="FAILED"), []),
+        (TaskFilter(task_type="IMAGE"), [three.task_id]),
+        (TaskFilter(priority=0), [two.task_id]),
+        (TaskFilter(created_from=EPOCH + 10), everything[:2]),
+        (TaskFilter(created_until=EPOCH + 10), [one.task_id]),
+        (TaskFilter(created_from=EPOCH + 0.001, created_until=EPOCH + 19.9), [two.task_id]),
+        (TaskFilter(before_id=three.task_id, tenant_id="acme"), [one.task_id]),
+    ):
+        assert [view.task_id for view in await store.find(wanted)] == expected, wanted
+
+
+async def test_paging_sees_each_task_once_while_others_arrive(store: Store) -> None:
+    tasks = await submit(store, 10)
+    found: list[str] = []
+    before: str | None = None
+    while page := await store.find(TaskFilter(limit=3, before_id=before)):
+        found += [view.task_id for view in page]
+        before = page[-1].task_id
+        await submit(store, 2)
+    assert found == [task.task_id for task in reversed(tasks)]
+
+
+async def test_found_tasks_carry_their_artifacts(store: Store) -> None:
+    rows = [await granted(store) for _ in range(2)]
+    await store.settle([completion(rows[0], artifacts=(stored_file(0), stored_file(1))), completion(rows[1])], NOW)
+    assert [len(view.artifacts) for view in await store.find(TaskFilter())] == [0, 2]
+
+
+# ---- races
+
+
+async def test_of_many_that_settle_one_attempt_at_once_one_wins(store: Store) -> None:
+    row = await granted(store)
+    answers = await asyncio.gather(*(store.settle([completion(row, f"text {n}")], NOW) for n in range(6)))
+    assert sum(map(len, answers)) == 1
+
+
+async def test_of_a_cancel_and_a_completion_at_once_one_wins(store: Store) -> None:
+    for _ in range(10):
+        row = await granted(store)
+        cancelled, settled = await asyncio.gather(store.cancel(row.task_id, NOW), store.settle([completion(row)], NOW))
+        assert cancelled is not None
+        assert cancelled[1] != bool(settled)
+        assert (await seen(store, row)).status == ("CANCELLED" if cancelled[1] else "COMPLETED")
+
+
+async def test_of_two_grants_of_one_task_at_once_one_wins(store: Store) -> None:
+    tasks = await submit(store, 10)
+    one, two = await asyncio.gather(grant(store, *tasks), grant(store, *reversed(tasks), who=W2))
+    assert len(one) + len(two) == 10
+    assert not {row.task_id for row in one} & {row.task_id for row in two}

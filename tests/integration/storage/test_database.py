@@ -1,0 +1,166 @@
+"""What a caller sees when PostgreSQL is killed, and how soon it works again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from making import EPOCH, new_task, ticket_of, worker
+
+from flik.embedded import EmbeddedPostgres
+from flik.errors import Unavailable
+from flik.storage.database import Database
+from flik.storage.migrate import migrate
+from flik.storage.queue import QueueStore
+from flik.storage.tasks import TaskStore
+
+BACK_WITHIN_S = 5.0
+
+
+class Server:
+    """A PostgreSQL of the test's own, to be killed. It ends with the thread that starts it, so that is the main one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._postgres = EmbeddedPostgres(folder)
+        self.url = self._postgres.start()
+        migrate(self.url)
+
+    def kill(self) -> None:
+        assert self._postgres.pid is not None
+        os.kill(self._postgres.pid, signal.SIGKILL)
+        while self._postgres.poll() is None:
+            time.sleep(0.01)
+
+    def start(self) -> None:
+        """Start it unless it runs."""
+        if self._postgres.poll() is not None:
+            assert self._postgres.start() == self.url
+
+    def stop(self) -> None:
+        self._postgres.stop()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="flik-test-"))
+    server = Server(folder / "data")
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def database(server: Server) -> AsyncIterator[Database]:
+    server.start()
+    database = await Database(server.url, connections=4, pinned_plans=True, wait_s=1.0).open()
+    await _until_it_works(TaskStore(database, max_attempts=4))
+    yield database
+    await database.close()
+
+
+async def test_while_postgresql_is_killed_every_call_is_refused_soon_and_afterwards_all_work_again(
+    server: Server, database: Database
+) -> None:
+    tasks, queue = TaskStore(database, max_attempts=4), QueueStore(database, "us-east")
+    stored = new_task()
+    await tasks.insert([stored])
+
+    server.kill()
+    for call in (
+        lambda: tasks.insert([new_task()]),
+        lambda: tasks.get(stored.task_id),
+        tasks.ping,
+        lambda: queue.grant([(ticket_of(stored), str(uuid.uuid4()), worker())], EPOCH),
+        lambda: queue.cancel(stored.task_id, EPOCH),
+        queue.running,
+    ):
+        started = time.monotonic()
+        with pytest.raises(Unavailable) as refused:
+            await call()
+        assert refused.value.dependency == "postgresql"
+        assert time.monotonic() - started < 4.0
+
+    await asyncio.sleep(3.0)  # longer than the pool tries by itself
+    server.start()
+    await _until_it_works(tasks)
+    assert await tasks.get(stored.task_id) is not None
+    (row,) = await queue.grant([(ticket_of(stored), str(uuid.uuid4()), worker())], EPOCH)
+    assert row.attempt == 1
+    await asyncio.gather(*(tasks.ping() for _ in range(20)))  # on every connection
+
+
+async def _until_it_works(tasks: TaskStore) -> None:
+    async with asyncio.timeout(BACK_WITHIN_S):
+        while True:
+            try:
+                await tasks.insert([new_task()])
+                return
+            except Unavailable:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_kill_between_two_statements_costs_a_repeatable_one_nothing(server: Server, database: Database) -> None:
+    tasks = TaskStore(database, max_attempts=4)
+    await tasks.ping()
+    server.kill()
+    server.start()
+    await _until_it_works(tasks)
+    await asyncio.gather(*(tasks.ping() for _ in range(20)))
+
+
+async def test_what_was_acknowledged_before_a_kill_is_there_after_it(server: Server, database: Database) -> None:
+    tasks = TaskStore(database, max_attempts=4)
+    acknowledged: list[str] = []
+    enough = asyncio.Event()
+
+    async def submit() -> None:
+        while True:
+            task = new_task()
+            try:
+                await tasks.insert([task])
+            except Unavailable:
+                return
+            acknowledged.append(task.task_id)
+            if len(acknowledged) >= 50:
+                enough.set()
+
+    submitting = asyncio.gather(*(submit() for _ in range(4)))
+    async with asyncio.timeout(10):
+        await enough.wait()
+    server.kill()
+    await submitting
+    server.start()
+    await _until_it_works(tasks)
+    for task_id in acknowledged:
+        assert await tasks.get(task_id) is not None
+
+
+async def test_a_server_that_was_never_there_is_unavailable() -> None:
+    database = await Database("postgresql://nobody@127.0.0.1:1/nothing", connections=1, wait_s=0.1).open()
+    with pytest.raises(Unavailable):
+        await database.repeatable("SELECT 1", {})
+    await database.close()
+
+
+async def test_a_connection_that_was_cut_is_replaced_and_a_repeatable_statement_does_not_notice(
+    server: Server, database: Database
+) -> None:
+    await asyncio.gather(*(database.repeatable("SELECT pg_sleep(0.02)", {}) for _ in range(4)))
+    with psycopg.connect(server.url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    await _until_it_works(TaskStore(database, max_attempts=4))
+
+
+async def test_sessions_keep_commits_durable_and_pin_the_plans(server: Server, database: Database) -> None:
+    names = ("synchronous_commit", "enable_seqscan", "enable_hashjoin", "enable_mergejoin", "statement_timeout")
+    rows = await database.repeatable("SELECT " + ", ".join(f"current_setting('{name}')" for name in names), {})
+    assert rows == [("on", "off", "off", "off", "30s")]

@@ -1,0 +1,117 @@
+"""Rows that no task may ever be in are refused by the table itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from making import EPOCH, task_id_at
+
+TOKEN = "00000000-0000-4000-8000-000000000000"
+QUEUED: dict[str, Any] = {
+    "tenant_id": "acme",
+    "task_type": "TEXT",
+    "priority": 1,
+    "region": "us-east",
+    "status": "QUEUED",
+    "attempt": 0,
+    "max_attempts": 4,
+    "created_at": "2026-01-01T00:00:00Z",
+    "available_at": "2026-01-01T00:00:00Z",
+    "payload": "{}",
+}
+RUN = {"attempt": 1, "worker_id": "w1", "version": "v1", "started_at": "2026-01-01T00:00:01Z"}
+ENDED = {**RUN, "completed_at": "2026-01-01T00:00:02Z"}
+STATES: dict[str, dict[str, Any]] = {
+    "QUEUED": QUEUED,
+    "PENDING": {**QUEUED, "status": "PENDING"},
+    "PROCESSING": {**QUEUED, **RUN, "status": "PROCESSING", "lease_token": TOKEN},
+    "COMPLETED": {**QUEUED, **ENDED, "status": "COMPLETED", "result": "{}"},
+    "FAILED": {**QUEUED, **ENDED, "status": "FAILED", "error_code": "overloaded"},
+    "CANCELLED": {**QUEUED, **ENDED, "status": "CANCELLED"},
+    "EXPIRED": {**QUEUED, "status": "EXPIRED", "completed_at": "2026-01-01T00:00:02Z"},
+}
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database_url) as connection:
+        yield connection
+        connection.rollback()
+
+
+def insert(connection: psycopg.Connection, row: dict[str, Any]) -> None:
+    values = {"task_id": task_id_at(EPOCH), **row}
+    columns, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
+    connection.execute(f"INSERT INTO tasks ({columns}) VALUES ({places})".encode(), values)
+
+
+@pytest.mark.parametrize("status", STATES)
+def test_every_state_has_rows_that_are_accepted(connection: psycopg.Connection, status: str) -> None:
+    insert(connection, STATES[status])
+    assert connection.execute("SELECT status::text FROM tasks").fetchall() == [(status,)]
+
+
+@pytest.mark.parametrize(
+    ("status", "change", "constraint"),
+    [
+        ("QUEUED", {"lease_token": TOKEN}, "lease_iff_processing"),
+        ("PROCESSING", {"lease_token": None}, "lease_iff_processing"),
+        ("COMPLETED", {"lease_token": TOKEN}, "lease_iff_processing"),
+        ("PROCESSING", {"worker_id": None}, "processing_has_started"),
+        ("PROCESSING", {"started_at": None}, "processing_has_started"),
+        ("PROCESSING", {"attempt": 0}, "processing_has_started"),
+        ("QUEUED", {"completed_at": "2026-01-01T00:00:02Z"}, "completed_iff_terminal"),
+        ("COMPLETED", {"completed_at": None}, "completed_iff_terminal"),
+        ("CANCELLED", {"completed_at": None}, "completed_iff_terminal"),
+        ("EXPIRED", {"completed_at": None}, "completed_iff_terminal"),
+        ("COMPLETED", {"result": None}, "result_iff_completed"),
+        ("FAILED", {"result": "{}"}, "result_iff_completed"),
+        ("CANCELLED", {"result": "{}"}, "result_iff_completed"),
+        ("COMPLETED", {"attempt": 0}, "completed_has_run"),
+        ("FAILED", {"error_code": None}, "failed_says_why"),
+        ("QUEUED", {"attempt": 5}, "attempts_are_counted"),
+        ("QUEUED", {"attempt": -1}, "attempts_are_counted"),
+        ("QUEUED", {"priority": 3}, "tasks_priority_check"),
+        ("QUEUED", {"tenant_id": ""}, "tasks_tenant_id_check"),
+        ("QUEUED", {"tenant_id": "x" * 129}, "tasks_tenant_id_check"),
+        ("QUEUED", {"task_type": "text"}, "tasks_task_type_check"),
+        ("QUEUED", {"region": ""}, "tasks_region_check"),
+    ],
+)
+def test_an_impossible_task_is_refused(
+    connection: psycopg.Connection, status: str, change: dict[str, Any], constraint: str
+) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        insert(connection, {**STATES[status], **change})
+    assert refused.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
+    ("sql", "constraint"),
+    [
+        ("UPDATE attempts SET attempt = 0", "attempts_attempt_check"),
+    ],
+)
+def test_an_impossible_attempt_is_refused(connection: psycopg.Connection, sql: str, constraint: str) -> None:
+    connection.execute(
+        "INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome)"
+        " VALUES (gen_random_uuid(), gen_random_uuid(), 1, 'w1', 'v1', now(), now(), 'LOST')"
+    )
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        connection.execute(sql.encode())
+    assert refused.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
+    "change", ["index = -1", "size_bytes = -1", "sha256 = 'XYZ'", "width = 0", "height = 0", "duration_s = -0.5"]
+)
+def test_an_impossible_artifact_is_refused(connection: psycopg.Connection, change: str) -> None:
+    connection.execute(
+        "INSERT INTO artifacts (task_id, index, key, content_type, size_bytes, sha256, created_at)"
+        " VALUES (gen_random_uuid(), 0, 'k', 'image/png', 1, repeat('0', 64), now())"
+    )
+    with pytest.raises(psycopg.errors.CheckViolation):
+        connection.execute(f"UPDATE artifacts SET {change}".encode())

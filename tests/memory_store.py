@@ -1,0 +1,293 @@
+"""The stores of tasks in a dictionary: passes the same conformance suite as the ones on PostgreSQL.
+
+Calls are atomic, as statements are, and can be told to fail: `before` the commit, `after` it
+(it took effect, the answer is lost), or to stop at a gate there, for races.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from flik.domain.task import TERMINAL, NewTask, Status, StoredArtifact, TaskFilter, TaskView, Ticket, Worker
+from flik.errors import Unavailable
+from flik.storage.queue import GrantedRow, RunningRow, Settlement
+from flik.storage.tasks import first_id_at
+
+
+@dataclass(slots=True)
+class Row:
+    """One task. `closed` holds (lease token, outcome) of its attempts that ended."""
+
+    task: NewTask
+    max_attempts: int
+    status: Status
+    available_at: float
+    start_deadline_at: float | None
+    attempt: int = 0
+    started_at: float | None = None
+    completed_at: float | None = None
+    lease_token: str | None = None
+    worker: Worker | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    result: str | None = None
+    artifacts: tuple[StoredArtifact, ...] = ()
+    closed: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def ticket(self) -> Ticket:
+        task = self.task
+        return Ticket(task.task_id, task.tenant_id, task.task_type, task.priority, task.created_at, self.available_at)
+
+    @property
+    def place(self) -> tuple[str, int, str, str]:
+        return (self.task.task_type, self.task.priority, self.task.tenant_id, self.task.task_id)
+
+    def view(self) -> TaskView:
+        task, worker = self.task, self.worker
+        return TaskView(
+            task.task_id, task.tenant_id, task.task_type, task.priority, task.region, self.status.value, self.attempt,
+            self.max_attempts, task.created_at, self.available_at, self.start_deadline_at, self.started_at,
+            self.completed_at, worker.worker_id if worker else None, worker.version if worker else None,
+            self.error_code, self.error_message, task.request_id,
+        )  # fmt: skip
+
+    def check(self) -> None:
+        """Hold what the CHECKs of the table hold."""
+        assert 0 <= self.attempt <= self.max_attempts
+        assert (self.lease_token is not None) == (self.status is Status.PROCESSING)
+        assert (self.completed_at is not None) == (self.status in TERMINAL)
+        assert (self.result is not None) == (self.status is Status.COMPLETED)
+        assert self.status is not Status.FAILED or self.error_code is not None
+
+
+class MemoryStore:
+    """Both stores in one. `calls` counts calls by name."""
+
+    def __init__(self, region: str = "us-east", *, max_attempts: int = 4) -> None:
+        self.rows: dict[str, Row] = {}
+        self.calls: Counter[str] = Counter()
+        self.fail_before: set[str] = set()  # these calls raise and do nothing; "*" for all
+        self.fail_after: set[str] = set()  # these calls take effect and raise
+        self.gates_before: dict[str, asyncio.Event] = {}  # these calls wait here before they take effect
+        self.gates_after: dict[str, asyncio.Event] = {}
+        self.arrived: dict[str, asyncio.Event] = {}  # set when a call has come to its gate
+        self._region = region
+        self._max_attempts = max_attempts
+
+    # ---- TaskStore
+
+    async def insert(self, tasks: Sequence[NewTask]) -> None:
+        await self._enter("insert")
+        for task in tasks:
+            if task.task_id not in self.rows:
+                self.rows[task.task_id] = Row(
+                    task, self._max_attempts, Status.QUEUED, task.created_at, task.start_deadline_at
+                )
+        await self._leave("insert")
+
+    async def get(self, task_id: str) -> TaskView | None:
+        row = self.rows.get(task_id)
+        return self._whole(row) if row else None
+
+    async def find(self, wanted: TaskFilter) -> list[TaskView]:
+        found = sorted((row for row in self.rows.values() if _matches(row, wanted)), key=_id, reverse=True)
+        return [self._whole(row) for row in found[: wanted.limit]]
+
+    # ---- QueueStore
+
+    async def grant(self, picks: Sequence[tuple[Ticket, str, Worker]], now: float) -> list[GrantedRow]:
+        await self._enter("grant")
+        granted = []
+        for ticket, token, worker in picks:
+            row = self.rows.get(ticket.task_id)
+            if row and row.status is Status.QUEUED and row.attempt < row.max_attempts and not _expired(row, now):
+                row.status, row.lease_token, row.worker, row.started_at = Status.PROCESSING, token, worker, now
+                row.attempt += 1
+                row.check()
+                granted.append(_granted(row, token))
+        await self._leave("grant")
+        return granted
+
+    async def settle(self, settlements: Sequence[Settlement], now: float) -> list[TaskView]:
+        await self._enter("settle")
+        if any("\\u0000" in (s.result or "") or "\0" in (s.error_message or "") for s in settlements):
+            raise ValueError("unsupported Unicode escape sequence")
+        moved = []
+        for s in settlements:
+            row = self.rows.get(s.task_id)
+            if row and row.status is Status.PROCESSING and row.lease_token == s.lease_token:
+                _settle(row, s, now)
+                moved.append(row.view())
+        await self._leave("settle")
+        return moved
+
+    async def cancel(self, task_id: str, now: float) -> tuple[Status, bool] | None:
+        await self._enter("cancel")
+        row = self.rows.get(task_id)
+        found = None
+        if row:
+            found = (row.status, row.status not in TERMINAL)
+            if found[1]:
+                if row.lease_token:
+                    row.closed.append((row.lease_token, "CANCELLED"))
+                row.status, row.completed_at, row.lease_token = Status.CANCELLED, now, None
+                row.check()
+        await self._leave("cancel")
+        return found
+
+    async def retry(self, task_id: str, attempts: int, now: float) -> tuple[Status, Ticket | None] | None:
+        await self._enter("retry")
+        row = self.rows.get(task_id)
+        found = None
+        if row:
+            found = (row.status, _requeue(row, attempts, now) if row.status is Status.FAILED else None)
+        await self._leave("retry")
+        return found
+
+    async def replay(self, wanted: TaskFilter, attempts: int, now: float) -> list[Ticket]:
+        await self._enter("replay")
+        wanted = replace(wanted, status="FAILED")
+        found = sorted((row for row in self.rows.values() if _matches(row, wanted)), key=_id)[: wanted.limit]
+        tickets = [_requeue(row, attempts, now) for row in found]
+        await self._leave("replay")
+        return tickets
+
+    async def expire(self, limit: int, now: float) -> list[str]:
+        await self._enter("expire")
+        found = sorted((row for row in self._waiting() if _expired(row, now)), key=_deadline)[:limit]
+        for row in found:
+            row.status, row.completed_at = Status.EXPIRED, now
+            row.check()
+        await self._leave("expire")
+        return [_id(row) for row in found]
+
+    async def backlogs(self) -> list[tuple[str, int, str, int]]:
+        await self._enter("backlogs")
+        counts = Counter(row.place[:3] for row in self._waiting())
+        await self._leave("backlogs")
+        return [(*place, rows) for place, rows in counts.items()]
+
+    async def page(self, task_type: str, priority: int, tenant_id: str, after: str, limit: int) -> list[Ticket]:
+        await self._enter("page")
+        found = sorted((row for row in self._waiting() if row.place[:3] == (task_type, priority, tenant_id)), key=_id)
+        tickets = [row.ticket for row in found if _id(row) > after][:limit]
+        await self._leave("page")
+        return tickets
+
+    async def scan_recent(self, after: str, limit: int) -> list[Ticket]:
+        await self._enter("scan_recent")
+        tickets = [row.ticket for row in sorted(self._waiting(), key=_id) if _id(row) > after][:limit]
+        await self._leave("scan_recent")
+        return tickets
+
+    async def scan_waiting(self, after: Ticket | None, limit: int) -> list[Ticket]:
+        await self._enter("scan_waiting")
+        start = (after.task_type, after.priority, after.tenant_id, after.task_id) if after else ("", 0, "", "")
+        found = sorted((row for row in self._waiting() if row.place > start), key=lambda row: row.place)
+        await self._leave("scan_waiting")
+        return [row.ticket for row in found[:limit]]
+
+    async def running(self) -> list[RunningRow]:
+        await self._enter("running")
+        rows = [_running(row) for row in self.rows.values() if row.status is Status.PROCESSING and self._ours(row)]
+        await self._leave("running")
+        return rows
+
+    # ---- small parts
+
+    def _waiting(self) -> list[Row]:
+        return [row for row in self.rows.values() if row.status is Status.QUEUED and self._ours(row)]
+
+    def _ours(self, row: Row) -> bool:
+        return row.task.region == self._region
+
+    def _whole(self, row: Row) -> TaskView:
+        result = json.loads(row.result) if row.result else None
+        return row.view()._replace(result=result, artifacts=tuple(sorted(row.artifacts, key=lambda file: file.index)))
+
+    async def _enter(self, call: str) -> None:
+        self.calls[call] += 1
+        await self._pass(self.gates_before, call)
+        if self.fail_before & {call, "*"}:
+            raise Unavailable("postgresql")
+
+    async def _leave(self, call: str) -> None:
+        await self._pass(self.gates_after, call)
+        if self.fail_after & {call, "*"}:
+            raise Unavailable("postgresql")
+
+    async def _pass(self, gates: dict[str, asyncio.Event], call: str) -> None:
+        gate = gates.get(call)
+        if gate is not None:
+            self.arrived.setdefault(call, asyncio.Event()).set()
+            await gate.wait()
+
+
+def _id(row: Row) -> str:
+    return row.task.task_id
+
+
+def _deadline(row: Row) -> float:
+    return row.start_deadline_at or 0.0
+
+
+def _expired(row: Row, now: float) -> bool:
+    return row.start_deadline_at is not None and row.start_deadline_at <= now
+
+
+def _granted(row: Row, token: str) -> GrantedRow:
+    task = row.task
+    return GrantedRow(
+        task.task_id, token, task.tenant_id, task.task_type, task.priority, row.attempt, row.max_attempts,
+        task.payload, task.created_at, task.request_id, task.trace_id,
+    )  # fmt: skip
+
+
+def _running(row: Row) -> RunningRow:
+    task = row.task
+    assert row.lease_token and row.worker and row.started_at is not None
+    return RunningRow(
+        task.task_id, row.lease_token, row.worker.worker_id, task.task_type, task.priority, task.tenant_id,
+        task.created_at, row.attempt, row.max_attempts, row.started_at,
+    )  # fmt: skip
+
+
+def _settle(row: Row, s: Settlement, now: float) -> None:
+    row.attempt -= int(s.uncounted)
+    hopeless = s.status is Status.QUEUED and row.attempt >= row.max_attempts
+    row.status = Status.FAILED if hopeless else s.status
+    row.lease_token = None
+    row.completed_at = None if row.status is Status.QUEUED else now
+    row.available_at = row.available_at if s.available_at is None else s.available_at
+    row.result, row.error_code, row.error_message = s.result, s.error_code, s.error_message
+    row.artifacts = s.artifacts if row.status is Status.COMPLETED else ()
+    row.closed.append((s.lease_token, s.outcome))
+    row.check()
+
+
+def _requeue(row: Row, attempts: int, now: float) -> Ticket:
+    row.status, row.completed_at, row.available_at, row.start_deadline_at = Status.QUEUED, None, now, None
+    row.max_attempts, row.error_code, row.error_message = row.attempt + attempts, None, None
+    row.check()
+    return row.ticket
+
+
+def _matches(row: Row, wanted: TaskFilter) -> bool:
+    task = row.task
+    equal = (
+        (wanted.tenant_id, task.tenant_id),
+        (wanted.status, row.status),
+        (wanted.task_type, task.task_type),
+        (wanted.priority, task.priority),
+        (wanted.error_code, row.error_code),
+    )
+    from_id = first_id_at(wanted.created_from) if wanted.created_from is not None else ""
+    until_id = first_id_at(wanted.created_until) if wanted.created_until is not None else "~"
+    return all(want is None or want == have for want, have in equal) and from_id <= task.task_id < min(
+        until_id, wanted.before_id or "~"
+    )

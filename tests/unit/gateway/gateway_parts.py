@@ -1,0 +1,175 @@
+"""What a gateway works with, in memory: tasks in a dict, a queue that does what it is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from fastapi import FastAPI
+
+from flik.artifacts.store import open_store
+from flik.domain.task import TERMINAL, NewTask, Status, TaskFilter, TaskView, Ticket
+from flik.errors import Unavailable
+from flik.gateway.app import create_app
+from flik.gateway.parts import Parts
+from flik.pipeline.ports import Moved
+from flik.pipeline.submit import Announcer, GroupCommit
+from flik.telemetry import Metrics
+
+SIGNING_KEY = b"a key for tests"
+ALL_WELL = {"ready": True, "types": {"TEXT": {"workers": 1}, "IMAGE": {"workers": 2}}}
+
+
+@dataclass
+class Tasks:
+    """Stands in for the table of tasks. `away` makes every call fail."""
+
+    rows: dict[str, TaskView] = field(default_factory=dict)
+    stored: list[NewTask] = field(default_factory=list)
+    asked: list[TaskFilter] = field(default_factory=list)
+    away: bool = False
+    fault: Exception | None = None
+
+    async def insert(self, tasks: Sequence[NewTask]) -> None:
+        await self.ping()
+        self.stored += tasks
+        self.rows |= {task.task_id: view(task) for task in tasks}
+
+    async def get(self, task_id: str) -> TaskView | None:
+        await self.ping()
+        return self.rows.get(task_id)
+
+    async def find(self, wanted: TaskFilter) -> list[TaskView]:
+        await self.ping()
+        self.asked.append(wanted)
+        newest_first = sorted(self.rows.values(), key=lambda row: row.task_id, reverse=True)
+        return [row for row in newest_first if not wanted.before_id or row.task_id < wanted.before_id][: wanted.limit]
+
+    async def ping(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+        if self.away:
+            raise Unavailable("postgresql")
+
+
+@dataclass
+class Hot:
+    """Stands in for Redis."""
+
+    rows: dict[str, TaskView] = field(default_factory=dict)
+    fractions: dict[str, float] = field(default_factory=dict)
+    answers: bool = True
+
+    async def get(self, task_id: str) -> TaskView | None:
+        return self.rows.get(task_id)
+
+    async def progress(self, task_id: str) -> float | None:
+        return self.fractions.get(task_id)
+
+    async def ping(self) -> bool:
+        return self.answers
+
+
+@dataclass
+class Queue:
+    """Stands in for the queue; it moves the rows of `tasks`."""
+
+    tasks: Tasks
+    announced: list[Ticket] = field(default_factory=list)
+    replays: list[TaskFilter] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=lambda: dict(ALL_WELL))
+    away: bool = False
+
+    def _answer(self) -> None:
+        if self.away:
+            raise Unavailable("queue", 2.5)
+
+    async def announce(self, tickets: list[Ticket]) -> None:
+        self._answer()
+        self.announced += tickets
+
+    async def cancel(self, task_id: str) -> Moved | None:
+        return self._move(task_id, lambda row: row.status not in TERMINAL, Status.CANCELLED)
+
+    async def retry(self, task_id: str) -> Moved | None:
+        return self._move(task_id, lambda row: row.status == Status.FAILED, Status.QUEUED)
+
+    def _move(self, task_id: str, may: Any, to: Status) -> Moved | None:
+        self._answer()
+        row = self.tasks.rows.get(task_id)
+        if row is None:
+            return None
+        if may(row):
+            self.tasks.rows[task_id] = row._replace(status=to.value)
+        return Moved(row.status, may(row))
+
+    async def replay(self, wanted: TaskFilter) -> int:
+        self._answer()
+        self.replays.append(wanted)
+        return 3
+
+    async def metrics(self) -> str:
+        self._answer()
+        return "flik_queue_depth 7.0\n"
+
+    async def stats(self) -> dict[str, Any]:
+        self._answer()
+        return self.state
+
+
+@dataclass
+class Fakes:
+    """All of it, and the application over it."""
+
+    tasks: Tasks
+    hot: Hot
+    queue: Queue
+    parts: Parts
+    app: FastAPI
+
+
+def build(*, public_url: str | None = None, echo_request_id: bool = True) -> Fakes:
+    tasks, hot = Tasks(), Hot()
+    queue = Queue(tasks)
+    parts = Parts(
+        region="us-east",
+        regions=frozenset({"us-east"}),
+        public_url=public_url,
+        tasks=cast(Any, tasks),
+        hot=cast(Any, hot),
+        queue=queue,
+        commit=GroupCommit(tasks, Announcer("us-east", queue.announce)),
+        artifacts=open_store("memory:///"),
+        signing_key=SIGNING_KEY,
+        artifact_url_ttl_s=60,
+        measured=Metrics("flik_submit_*", "flik_http_errors", "flik_result_reads"),
+    )
+
+    @asynccontextmanager
+    async def open_parts() -> AsyncIterator[Parts]:
+        yield parts
+
+    return Fakes(tasks, hot, queue, parts, create_app(open_parts, echo_request_id=echo_request_id))
+
+
+def view(task: NewTask | None = None, **fields: Any) -> TaskView:
+    """A task as it is read; QUEUED unless `fields` say otherwise."""
+    given = task or NewTask("0199a1b2-0000-7000-8000-000000000001", "acme", "TEXT", 1, "us-east", "{}", time.time())
+    row = TaskView(
+        task_id=given.task_id, tenant_id=given.tenant_id, task_type=given.task_type, priority=given.priority,
+        region=given.region, status="QUEUED", attempt=0, max_attempts=4, created_at=given.created_at,
+        available_at=given.created_at, start_deadline_at=given.start_deadline_at, started_at=None, completed_at=None,
+        worker_id=None, version=None, error_code=None, error_message=None, request_id=given.request_id,
+    )  # fmt: skip
+    return row._replace(**fields)
+
+
+def task_id(number: int) -> str:
+    return f"0199a1b2-0000-7000-8000-{number:012d}"
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"tenantId": "acme", "taskType": "TEXT", "priority": 1, "payload": {"prompt": "rain"}, **fields}

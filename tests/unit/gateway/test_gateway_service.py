@@ -1,0 +1,108 @@
+"""Status, health and metrics, also while parts of Flik are away, broken or frozen."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+import pytest
+from gateway_parts import ALL_WELL, Fakes, body
+
+from flik import schemas
+from flik.gateway import service
+
+
+@pytest.fixture(autouse=True)
+def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_PATIENCE_S", 0.05)
+
+
+async def health(client: httpx.AsyncClient) -> tuple[int, dict[str, str]]:
+    answer = await client.get("/health")
+    said = schemas.Health.model_validate(answer.json())
+    assert (said.status == "UP") == (answer.status_code == 200)
+    return answer.status_code, dict(said.components)
+
+
+async def test_health_is_up_when_all_is_well(client: httpx.AsyncClient) -> None:
+    assert await health(client) == (200, dict.fromkeys(("queue", "postgresql", "redis", "models"), "UP"))
+
+
+async def test_redis_is_not_needed(fakes: Fakes, client: httpx.AsyncClient) -> None:
+    fakes.hot.answers = False
+    assert await health(client) == (200, {"queue": "UP", "postgresql": "UP", "redis": "DOWN", "models": "UP"})
+
+
+async def test_postgresql_is_needed(fakes: Fakes, client: httpx.AsyncClient) -> None:
+    fakes.tasks.away = True
+    assert await health(client) == (503, {"queue": "UP", "postgresql": "DOWN", "redis": "UP", "models": "UP"})
+
+
+async def test_fault_of_a_component_counts_as_down(
+    fakes: Fakes, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    fakes.tasks.fault = RuntimeError("the table is gone")
+    assert (await health(client))[1]["postgresql"] == "DOWN"
+    assert "the table is gone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("state", "components"),
+    [
+        ({"ready": False, "types": ALL_WELL["types"]}, {"queue": "DOWN", "models": "UP"}),
+        (
+            {"ready": True, "types": {"TEXT": {"workers": 1}, "IMAGE": {"workers": 0}}},
+            {"queue": "UP", "models": "DOWN"},
+        ),
+    ],
+)
+async def test_queue_tells_of_itself_and_of_models(
+    fakes: Fakes, client: httpx.AsyncClient, state: dict[str, Any], components: dict[str, str]
+) -> None:
+    fakes.queue.state = state
+    status, said = await health(client)
+    assert status == 503
+    assert said == {"postgresql": "UP", "redis": "UP", **components}
+
+
+async def test_frozen_component_does_not_hold_up_the_answer(
+    fakes: Fakes, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thawed = asyncio.Event()
+
+    async def frozen() -> bool:
+        try:
+            await thawed.wait()
+        except asyncio.CancelledError:
+            await thawed.wait()  # as psycopg does, which tries to cancel the statement first
+        return True
+
+    monkeypatch.setattr(fakes.tasks, "ping", frozen)
+    monkeypatch.setattr(fakes.hot, "ping", frozen)
+    monkeypatch.setattr(fakes.queue, "stats", frozen)
+    monkeypatch.setattr(fakes.queue, "metrics", frozen)
+    started = time.monotonic()
+    assert await health(client) == (503, dict.fromkeys(("queue", "postgresql", "redis", "models"), "DOWN"))
+    assert "# the queue is not available" in (await client.get("/metrics")).text
+    assert time.monotonic() - started < 2
+    thawed.set()
+    await asyncio.sleep(0)
+
+
+async def test_metrics_are_those_of_the_gateway_and_of_the_queue(fakes: Fakes, client: httpx.AsyncClient) -> None:
+    await client.post("/api/v1/tasks", json=body())
+    answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "flik_submit_seconds_count 1.0" in answer.text
+    assert "flik_queue_depth 7.0" in answer.text
+    fakes.queue.away = True
+    assert "# the queue is not available" in (await client.get("/metrics")).text
+
+
+async def test_status_says_where_to_go_on(client: httpx.AsyncClient) -> None:
+    said = schemas.ServiceStatus.model_validate((await client.get("/")).json())
+    assert (said.service, said.region) == ("flik", "us-east")
+    for path in said.links.values():
+        assert (await client.get(path)).status_code == 200

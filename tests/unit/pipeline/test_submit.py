@@ -1,0 +1,255 @@
+"""Group commit, and the announcement that follows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from making import new_task, ticket_of
+
+from flik.domain.task import NewTask, Ticket
+from flik.errors import Unavailable
+from flik.pipeline import submit
+from flik.pipeline.submit import Announcer, GroupCommit
+
+
+class Store:
+    """Takes batches one by one when the test says so; `refused` tasks cannot be stored."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[NewTask]] = []
+        self.failures: list[Exception | None] = []
+        self.refused: set[str] = set()
+        self.open = asyncio.Event()
+        self.open.set()
+        self.arrived = asyncio.Event()
+
+    async def insert(self, tasks: Sequence[NewTask]) -> None:
+        self.batches.append(list(tasks))
+        self.arrived.set()
+        await self.open.wait()
+        if self.failures and (failure := self.failures.pop(0)):
+            raise failure
+        if self.refused & {task.task_id for task in tasks}:
+            raise ValueError("not storable")
+
+
+class Told:
+    """The queue's side of the announcer."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[Ticket]] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.failures: list[Exception] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def __call__(self, tickets: list[Ticket]) -> None:
+        self.calls.append(tickets)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await self.open.wait()
+        self.in_flight -= 1
+        if self.failures:
+            raise self.failures.pop(0)
+
+
+@pytest.fixture
+async def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+async def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+async def announcer(told: Told) -> Announcer:
+    return Announcer("us-east", told)
+
+
+@pytest.fixture
+async def group(store: Store, announcer: Announcer) -> GroupCommit:
+    return GroupCommit(store, announcer)
+
+
+async def settle_loop() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# ---- group commit
+
+
+async def test_a_single_caller_is_stored_at_once(group: GroupCommit, store: Store) -> None:
+    task = new_task()
+    await group.commit([task])
+    assert store.batches == [[task]]
+
+
+async def test_callers_during_a_flush_share_the_next_in_their_order(group: GroupCommit, store: Store) -> None:
+    store.open.clear()
+    tasks = [new_task() for _ in range(6)]
+    first = asyncio.create_task(group.commit(tasks[:1]))
+    await store.arrived.wait()
+    others = [asyncio.create_task(group.commit([task])) for task in tasks[1:4]]
+    others.append(asyncio.create_task(group.commit(tasks[4:])))
+    await settle_loop()
+    store.open.set()
+    await asyncio.gather(first, *others)
+    assert store.batches == [tasks[:1], tasks[1:]]
+
+
+async def test_nothing_is_acknowledged_before_the_insert_returned(group: GroupCommit, store: Store) -> None:
+    store.open.clear()
+    commit = asyncio.create_task(group.commit([new_task()]))
+    await store.arrived.wait()
+    await settle_loop()
+    assert not commit.done()
+    store.open.set()
+    await commit
+
+
+async def test_the_next_commit_finds_the_flusher_idle_again(group: GroupCommit, store: Store) -> None:
+    for _ in range(3):
+        await group.commit([new_task()])
+    assert [len(batch) for batch in store.batches] == [1, 1, 1]
+
+
+async def test_unavailable_reaches_every_caller_of_the_batch_and_no_other(group: GroupCommit, store: Store) -> None:
+    store.open.clear()
+    store.failures = [None, Unavailable("postgresql", 3.0), None]
+    first = asyncio.create_task(group.commit([new_task()]))
+    await store.arrived.wait()
+    second = [asyncio.create_task(group.commit([new_task()])) for _ in range(3)]
+    await settle_loop()
+    store.open.set()
+    answers = await asyncio.gather(first, *second, return_exceptions=True)
+    assert answers[0] is None
+    assert [str(answer) for answer in answers[1:]] == [str(Unavailable("postgresql", 3.0))] * 3
+    assert len({id(answer) for answer in answers[1:]}) == 3  # one each: a traceback belongs to one caller
+    await group.commit([new_task()])
+
+
+async def test_a_refused_submission_does_not_harm_the_others(
+    group: GroupCommit, store: Store, told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.open.clear()
+    first = asyncio.create_task(group.commit([new_task()]))
+    await store.arrived.wait()
+    tasks = [new_task() for _ in range(3)]
+    store.refused = {tasks[1].task_id}
+    commits = [asyncio.create_task(group.commit([task])) for task in tasks]
+    await settle_loop()
+    store.open.set()
+    await first
+    good, bad, also_good = await asyncio.gather(*commits, return_exceptions=True)
+    assert (good, also_good) == (None, None)
+    assert isinstance(bad, ValueError)
+    assert "a submission could not be stored" in caplog.text
+    await settle_loop()
+    announced = {ticket.task_id for call in told.calls for ticket in call}
+    assert tasks[1].task_id not in announced
+    assert {tasks[0].task_id, tasks[2].task_id} < announced
+
+
+async def test_a_batch_holds_at_most_the_tasks_of_one_commit(
+    group: GroupCommit, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "MAX_TASKS_A_COMMIT", 5)
+    store.open.clear()
+    first = asyncio.create_task(group.commit([new_task()]))
+    await store.arrived.wait()
+    sizes = [3, 2, 1, 9, 4]
+    commits = [asyncio.create_task(group.commit([new_task() for _ in range(size)])) for size in sizes]
+    await settle_loop()
+    store.open.set()
+    await asyncio.gather(first, *commits)
+    assert [len(batch) for batch in store.batches] == [1, 5, 1, 9, 4]
+
+
+async def test_a_caller_that_left_does_not_harm_the_others(group: GroupCommit, store: Store) -> None:
+    store.open.clear()
+    first = asyncio.create_task(group.commit([new_task()]))
+    await store.arrived.wait()
+    leaving, staying = (asyncio.create_task(group.commit([new_task()])) for _ in range(2))
+    await settle_loop()
+    leaving.cancel()
+    await settle_loop()
+    store.open.set()
+    await asyncio.gather(first, staying)
+    assert len(store.batches[1]) == 2
+
+
+async def test_on_commit_counts_the_tasks_that_shared_a_commit(store: Store, announcer: Announcer) -> None:
+    counts: list[int] = []
+    group = GroupCommit(store, announcer, counts.append)
+    await group.commit([new_task(), new_task()])
+    store.failures = [Unavailable("postgresql")]
+    with pytest.raises(Unavailable):
+        await group.commit([new_task()])
+    assert counts == [2]
+
+
+# ---- announcer
+
+
+async def test_what_is_committed_is_announced_and_nothing_else(group: GroupCommit, store: Store, told: Told) -> None:
+    task = new_task(priority=0)
+    await group.commit([task])
+    store.failures = [Unavailable("postgresql")]
+    with pytest.raises(Unavailable):
+        await group.commit([new_task()])
+    await settle_loop()
+    assert told.calls == [[ticket_of(task)]]
+
+
+async def test_one_announcement_is_in_flight_and_the_rest_goes_together(announcer: Announcer, told: Told) -> None:
+    told.open.clear()
+    tasks = [new_task() for _ in range(4)]
+    for task in tasks:
+        announcer.announce([task])
+        await settle_loop()
+    told.open.set()
+    await settle_loop()
+    assert told.calls == [[ticket_of(tasks[0])], [ticket_of(task) for task in tasks[1:]]]
+    assert told.most_in_flight == 1
+
+
+async def test_a_lost_announcement_does_not_stop_the_next(announcer: Announcer, told: Told) -> None:
+    told.failures = [Unavailable("queue")]
+    for _ in range(2):
+        announcer.announce([new_task()])
+        await settle_loop()
+    assert len(told.calls) == 2
+
+
+async def test_a_commit_does_not_wait_for_its_announcement(group: GroupCommit, told: Told) -> None:
+    told.open.clear()
+    await group.commit([new_task()])
+    await group.commit([new_task()])
+    assert told.in_flight <= 1
+    told.open.set()
+    await settle_loop()
+
+
+async def test_tasks_of_another_region_are_not_announced_here(announcer: Announcer, told: Told) -> None:
+    announcer.announce([new_task(region="eu-west")])
+    await settle_loop()
+    assert told.calls == []
+
+
+async def test_announcements_that_pile_up_are_dropped_beyond_a_bound(
+    announcer: Announcer, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "MAX_UNANNOUNCED", 3)
+    told.open.clear()
+    announcer.announce([new_task()])
+    await settle_loop()
+    announcer.announce([new_task() for _ in range(10)])
+    told.open.set()
+    await settle_loop()
+    assert [len(call) for call in told.calls] == [1, 3]

@@ -1,0 +1,516 @@
+"""A worker, with a queue and a provider of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from making import stored_file, worker
+
+from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, StoredArtifact, Worker
+from flik.errors import ProviderError, Unavailable
+from flik.pipeline import work
+from flik.pipeline.ports import Beat, BeatReply, LeaseReply
+from flik.pipeline.work import TaskWorker
+from flik.providers.base import Artifact, Context, Output, Progress, Request, Result, TextChunk
+
+W1 = worker("w1")
+Script = Callable[[Request, Context], AsyncIterator[Output]]
+
+
+class QueueFake:
+    """Grants what the test puts into `pending`; settles at once, unless told to fail."""
+
+    def __init__(self) -> None:
+        self.pending: list[Grant] = []
+        self.asked: list[int] = []
+        self.settled: list[Outcome] = []
+        self.beats: list[Beat] = []
+        self.revoked: list[str] = []
+        self.draining = False
+        self.settle_failures = 0
+        self.lease_failures = 0
+        self.beat_failures = 0
+        self.refuses = False
+        self.changed = asyncio.Event()
+        self.beat_gate: asyncio.Event | None = None
+        self.revoked_at_gate: list[str] = []
+
+    def give(self, *grants: Grant) -> None:
+        self.pending += grants
+        self.changed.set()
+
+    async def lease(self, worker: Worker, slots: int, wait_s: float) -> LeaseReply:
+        self.asked.append(slots)
+        if self.lease_failures:
+            self.lease_failures -= 1
+            raise Unavailable("queue")
+        while not self.pending:
+            self.changed.clear()
+            await self.changed.wait()
+        grants, self.pending = self.pending[:slots], self.pending[slots:]
+        return LeaseReply(grants)
+
+    async def beat(self, beat: Beat) -> BeatReply:
+        self.beats.append(beat)
+        if self.beat_failures:
+            self.beat_failures -= 1
+            raise Unavailable("queue")
+        if self.beat_gate is not None:
+            await self.beat_gate.wait()
+            self.beat_gate = None
+            return BeatReply(self.revoked_at_gate)
+        return BeatReply(self.revoked, self.draining)
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
+        if self.settle_failures:
+            self.settle_failures -= 1
+            raise Unavailable("postgresql")
+        self.settled += outcomes
+        return [not self.refuses] * len(outcomes)
+
+
+class ProviderFake:
+    """Does what the test's script says; counts how many run at a time."""
+
+    def __init__(self) -> None:
+        self.script: Script = say("hello")
+        self.requests: list[Request] = []
+        self.running = 0
+        self.most_running = 0
+        self.cancelled: list[str] = []
+        self.started = asyncio.Event()
+
+    async def generate(self, request: Request, context: Context) -> AsyncIterator[Output]:
+        self.requests.append(request)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        self.started.set()
+        try:
+            async for output in self.script(request, context):
+                yield output
+        except asyncio.CancelledError:
+            self.cancelled.append(request.task_id)
+            raise
+        finally:
+            self.running -= 1
+
+
+class ArtifactsFake:
+    """Remembers what was stored."""
+
+    def __init__(self) -> None:
+        self.stored: list[tuple[str, int, int]] = []
+        self.gate: asyncio.Event | None = None
+        self.fails = False
+
+    async def put(self, task_id: str, attempt: int, artifact: Artifact) -> StoredArtifact:
+        if self.fails:
+            raise Unavailable("artifacts")
+        if self.gate is not None:
+            await self.gate.wait()
+        self.stored.append((task_id, attempt, artifact.index))
+        return stored_file(artifact.index)
+
+
+def say(*texts: str) -> Script:
+    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
+        for text in texts:
+            yield TextChunk(text)
+        yield Result()
+
+    return script
+
+
+def fail_with(error: BaseException) -> Script:
+    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
+        yield Progress(0.1)
+        raise error
+
+    return script
+
+
+async def hang(request: Request, context: Context) -> AsyncIterator[Output]:
+    yield Progress(0.25)
+    await asyncio.Event().wait()
+
+
+def wait_for(gate: asyncio.Event) -> Script:
+    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
+        await gate.wait()
+        yield Result("late")
+
+    return script
+
+
+def grant(number: int = 1, token: str = "token", **times: Any) -> Grant:
+    times = {"soft_timeout_s": 60.0, "hard_timeout_s": 120.0, **times}
+    return Grant(f"t{number}", token, "acme", "TEXT", 1, 1, '{"prompt": "x"}', **times)
+
+
+class Stage:
+    """A running worker between its fakes."""
+
+    def __init__(self, slots: int = 2, heartbeat_s: float = 0.005) -> None:
+        self.queue, self.provider, self.artifacts = QueueFake(), ProviderFake(), ArtifactsFake()
+        self.worker = TaskWorker(
+            W1,
+            self.queue,
+            self.provider,
+            self.artifacts,
+            lambda task_type, payload: payload,
+            slots=slots,
+            heartbeat_s=heartbeat_s,
+        )
+        self.run: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Stage:
+        self.run = asyncio.create_task(self.worker.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self.run is not None
+        self.run.cancel()
+        runs = [run.task for run in self.worker._runs.values() if run.task is not None]
+        for task in runs:
+            task.cancel()
+        await asyncio.gather(self.run, *runs, return_exceptions=True)
+
+    async def outcomes(self, count: int = 1) -> list[Outcome]:
+        await until(lambda: len(self.queue.settled) >= count)
+        return self.queue.settled
+
+    async def outcome(self) -> Outcome:
+        return (await self.outcomes())[0]
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(5.0):
+        while not holds():  # noqa: ASYNC110  # conditions over several fakes
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "_PAUSE_S", 0.0)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    async with Stage() as stage:
+        yield stage
+
+
+# ---- outcomes
+
+
+async def test_a_text_is_the_chunks_when_the_result_has_none(stage: Stage) -> None:
+    stage.provider.script = say("hel", "lo")
+    stage.queue.give(grant())
+    assert await stage.outcome() == Completed("t1", "token", "hello", {}, ())
+    assert stage.provider.requests == [Request("t1", "TEXT", {"prompt": "x"}, 1)]
+
+
+async def test_the_result_s_own_text_and_metadata_go_first(stage: Stage) -> None:
+    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
+        yield TextChunk("draft")
+        yield Result("final", {"tokens": 3})
+
+    stage.provider.script = script
+    stage.queue.give(grant())
+    assert await stage.outcome() == Completed("t1", "token", "final", {"tokens": 3}, ())
+
+
+async def test_artifacts_are_stored_before_the_task_is_completed(stage: Stage) -> None:
+    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
+        yield Artifact(0, "image/png", b"0")
+        yield Artifact(1, "image/png", b"1")
+        yield Result()
+
+    stage.provider.script = script
+    stage.artifacts.gate = asyncio.Event()
+    stage.queue.give(grant())
+    await stage.provider.started.wait()
+    await asyncio.sleep(0.01)
+    assert stage.queue.settled == []
+    stage.artifacts.gate.set()
+    assert await stage.outcome() == Completed("t1", "token", None, {}, (stored_file(0), stored_file(1)))
+    assert stage.artifacts.stored == [("t1", 1, 0), ("t1", 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message", "retryable"),
+    [
+        (ProviderError("overloaded", "too much", True), "overloaded", "too much", True),
+        (ProviderError("refused", "not this", False), "refused", "not this", False),
+        (ProviderError("long", "x" * 9000, False), "long", "x" * 2000, False),
+        (RuntimeError("boom"), "provider_fault", "RuntimeError: boom", True),
+        (TimeoutError("read timed out"), "provider_fault", "TimeoutError: read timed out", True),
+        (RuntimeError("y" * 9000), "provider_fault", ("RuntimeError: " + "y" * 9000)[:2000], True),
+    ],
+)
+async def test_what_a_provider_raises_fails_the_attempt(
+    stage: Stage, error: Exception, code: str, message: str, retryable: bool
+) -> None:
+    stage.provider.script = fail_with(error)
+    stage.queue.give(grant())
+    assert await stage.outcome() == Failed("t1", "token", code, message, retryable)
+
+
+async def test_a_provider_that_ends_without_a_result_has_failed(stage: Stage) -> None:
+    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
+        yield TextChunk("half")
+
+    stage.provider.script = script
+    stage.queue.give(grant())
+    outcome = await stage.outcome()
+    assert isinstance(outcome, Failed)
+    assert (outcome.error_code, outcome.retryable) == ("no_result", True)
+
+
+async def test_an_object_store_that_is_away_is_worth_a_retry(stage: Stage) -> None:
+    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
+        yield Artifact(0, "image/png", b"0")
+        yield Result()
+
+    stage.provider.script = script
+    stage.artifacts.fails = True
+    stage.queue.give(grant())
+    outcome = await stage.outcome()
+    assert isinstance(outcome, Failed)
+    assert (outcome.error_code, outcome.retryable) == ("artifacts_unavailable", True)
+
+
+async def test_a_broken_provider_does_not_break_the_worker(stage: Stage) -> None:
+    stage.provider.script = fail_with(RuntimeError("boom"))
+    stage.queue.give(grant(1))
+    await stage.outcomes(1)
+    stage.provider.script = say("fine")
+    stage.queue.give(grant(2))
+    assert (await stage.outcomes(2))[1] == Completed("t2", "token", "fine", {}, ())
+
+
+# ---- timeouts
+
+
+async def test_at_the_hard_timeout_the_provider_is_cancelled_and_the_task_fails_for_good(stage: Stage) -> None:
+    stage.provider.script = hang
+    stage.queue.give(grant(hard_timeout_s=0.02))
+    outcome = await stage.outcome()
+    assert isinstance(outcome, Failed)
+    assert (outcome.error_code, outcome.retryable) == ("run_timeout", False)
+    assert stage.provider.cancelled == ["t1"]
+
+
+async def test_at_the_soft_timeout_the_provider_is_told_to_wind_down(stage: Stage) -> None:
+    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
+        await context.wind_down.wait()
+        yield Result("what I had")
+
+    stage.provider.script = script
+    stage.queue.give(grant(soft_timeout_s=0.01))
+    assert await stage.outcome() == Completed("t1", "token", "what I had", {}, ())
+
+
+# ---- slots
+
+
+async def test_no_more_is_leased_than_there_are_free_slots(stage: Stage) -> None:
+    gate = asyncio.Event()
+    stage.provider.script = wait_for(gate)
+    stage.queue.give(*(grant(n) for n in range(7)))
+    await until(lambda: stage.provider.running == 2)
+    await asyncio.sleep(0.01)
+    assert stage.provider.running == 2
+    assert len(stage.queue.pending) == 5
+    gate.set()
+    await stage.outcomes(7)
+    assert stage.provider.most_running == 2
+    assert max(stage.queue.asked) == 2
+
+
+async def test_a_worker_asks_for_what_is_free_while_the_rest_works(stage: Stage) -> None:
+    stage.provider.script = hang
+    stage.queue.give(grant(1))
+    await until(lambda: stage.queue.asked == [2, 1])
+
+
+async def test_a_worker_goes_on_asking_while_the_queue_is_away(stage: Stage) -> None:
+    stage.queue.lease_failures = 3
+    stage.queue.give(grant())
+    assert isinstance(await stage.outcome(), Completed)
+
+
+# ---- beats
+
+
+async def test_beats_tell_what_is_held_and_how_far_it_is(stage: Stage) -> None:
+    stage.provider.script = hang
+    stage.queue.give(grant(1), grant(2))
+    await until(lambda: stage.provider.running == 2)
+    await until(lambda: len(stage.queue.beats[-1].held) == 2 if stage.queue.beats else False)
+    assert stage.queue.beats[-1] == Beat(W1, 2, [("t1", "token", 0.25), ("t2", "token", 0.25)])
+
+
+async def test_progress_never_goes_back_nor_beyond_one(stage: Stage) -> None:
+    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
+        for fraction in (0.5, 0.2, 7.0):
+            yield Progress(fraction)
+            seen.append(stage.worker._runs["t1"].progress)
+        yield Result()
+
+    seen: list[float] = []
+    stage.provider.script = script
+    stage.queue.give(grant())
+    await stage.outcome()
+    assert seen == [0.5, 0.5, 1.0]
+
+
+async def test_a_revoked_task_is_cancelled_and_nothing_is_reported(stage: Stage) -> None:
+    stage.provider.script = hang
+    stage.queue.give(grant(1))
+    await until(lambda: stage.provider.running == 1)
+    stage.queue.revoked = ["t1"]
+    await until(lambda: stage.provider.cancelled == ["t1"])
+    stage.queue.revoked = []
+    stage.provider.script = say("next")
+    stage.queue.give(grant(2))
+    assert await stage.outcomes(1) == [Completed("t2", "token", "next", {}, ())]
+
+
+async def test_a_task_granted_anew_is_not_stopped_by_the_answer_to_an_older_beat(stage: Stage) -> None:
+    gate = asyncio.Event()
+    stage.provider.script = wait_for(gate)
+    stage.queue.give(grant(1, "old"))
+    await until(lambda: stage.provider.running == 1)
+    stage.queue.beat_gate = asyncio.Event()
+    before = len(stage.queue.beats)
+    await until(lambda: len(stage.queue.beats) > before)
+    stage.queue.give(grant(1, "new"))  # the lease had lapsed, and this worker was free
+    await until(lambda: len(stage.provider.requests) == 2)
+    stage.queue.revoked_at_gate = ["t1"]
+    stage.queue.beat_gate.set()
+    await until(lambda: len(stage.queue.beats) > before + 2)
+    gate.set()
+    assert await stage.outcomes(1) == [Completed("t1", "new", "late", {}, ())]
+
+
+async def test_an_attempt_whose_task_is_granted_anew_to_the_same_worker_is_stopped(stage: Stage) -> None:
+    stage.provider.script = hang
+    stage.queue.give(grant(1, "old"))
+    await until(lambda: stage.provider.running == 1)
+    stage.provider.script = say("again")
+    stage.queue.give(grant(1, "new"))
+    assert await stage.outcomes(1) == [Completed("t1", "new", "again", {}, ())]
+    assert stage.provider.cancelled == ["t1"]
+
+
+async def test_beats_go_on_while_the_queue_is_away(stage: Stage) -> None:
+    stage.queue.beat_failures = 3
+    await until(lambda: len(stage.queue.beats) > 4)
+
+
+async def test_silent_s_tells_for_how_long_the_heartbeat_loop_stood_still(stage: Stage) -> None:
+    stage.worker._beat_at -= 7.0
+    assert stage.worker.silent_s >= 7.0
+    await until(lambda: len(stage.queue.beats) > 1)
+    assert stage.worker.silent_s < 5.0
+
+
+# ---- settling
+
+
+async def test_an_outcome_is_offered_until_it_is_taken(stage: Stage) -> None:
+    stage.queue.settle_failures = 5
+    stage.queue.give(grant())
+    assert await stage.outcomes(1) == [Completed("t1", "token", "hello", {}, ())]
+    await until(lambda: not stage.worker._reporting)
+
+
+async def test_a_refused_outcome_is_not_offered_again(stage: Stage) -> None:
+    stage.queue.refuses = True
+    stage.queue.give(grant())
+    await stage.outcome()
+    await until(lambda: not stage.worker._reporting)
+    stage.queue.give(grant(2))
+    await stage.outcomes(2)
+    assert [outcome.task_id for outcome in stage.queue.settled] == ["t1", "t2"]
+
+
+async def test_the_lease_is_kept_until_the_outcome_is_taken(stage: Stage) -> None:
+    stage.queue.settle_failures = 10**9
+    stage.queue.give(grant())
+    await until(lambda: stage.worker._reporting)
+    before = len(stage.queue.beats)
+    await until(lambda: len(stage.queue.beats) > before + 1)
+    assert stage.queue.beats[-1].held == [("t1", "token", 1.0)]
+    stage.queue.settle_failures = 0
+    await stage.outcome()
+
+
+# ---- draining
+
+
+async def test_a_draining_worker_finishes_what_it_can_and_asks_for_nothing_more(stage: Stage) -> None:
+    gate = asyncio.Event()
+    stage.provider.script = wait_for(gate)
+    stage.queue.give(grant())
+    await until(lambda: stage.provider.running == 1)
+    draining = asyncio.create_task(stage.worker.drain(5.0))
+    await asyncio.sleep(0)
+    gate.set()
+    await draining
+    assert stage.queue.settled == [Completed("t1", "token", "late", {}, ())]
+    assert stage.run is not None
+    await asyncio.wait_for(stage.run, 2.0)
+
+
+async def test_a_draining_worker_hands_back_what_takes_too_long(stage: Stage) -> None:
+    stage.provider.script = hang
+    stage.queue.give(grant(1), grant(2))
+    await until(lambda: stage.provider.running == 2)
+    await stage.worker.drain(0.01)
+    assert stage.queue.settled == [HandedBack("t1", "token"), HandedBack("t2", "token")]
+    assert sorted(stage.provider.cancelled) == ["t1", "t2"]
+
+
+async def test_what_was_granted_a_moment_before_the_drain_is_handed_back(stage: Stage) -> None:
+    stage.provider.script = hang
+    stage.worker._start(grant())  # its first step is still to come
+    await stage.worker.drain(0.0)
+    assert stage.queue.settled == [HandedBack("t1", "token")]
+
+
+async def test_a_poll_that_brings_work_after_the_drain_began_hands_it_back(stage: Stage) -> None:
+    stage.provider.script = hang
+    stage.queue.give(grant(1))
+    await until(lambda: stage.queue.asked == [2, 1])  # one runs, a poll is open
+    draining = asyncio.create_task(stage.worker.drain(0.05))
+    await asyncio.sleep(0.01)
+    stage.queue.give(grant(2))
+    await draining
+    assert set(stage.queue.settled) == {HandedBack("t1", "token"), HandedBack("t2", "token")}
+
+
+async def test_a_queue_that_drains_stops_the_worker_s_asking(stage: Stage) -> None:
+    stage.queue.draining = True
+    assert stage.run is not None
+    await asyncio.wait_for(stage.run, 2.0)
+    asked = len(stage.queue.asked)
+    stage.queue.give(grant())
+    await asyncio.sleep(0.01)
+    assert len(stage.queue.asked) == asked
+
+
+async def test_draining_waits_until_postgresql_took_the_outcomes(stage: Stage) -> None:
+    stage.queue.settle_failures = 10**9
+    stage.queue.give(grant())
+    await until(lambda: stage.worker._reporting)
+    draining = asyncio.create_task(stage.worker.drain(5.0))
+    await asyncio.sleep(0.03)
+    assert not draining.done()
+    stage.queue.settle_failures = 0
+    await draining
+    assert stage.queue.settled == [Completed("t1", "token", "hello", {}, ())]

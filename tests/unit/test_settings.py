@@ -1,0 +1,107 @@
+"""Settings: read from the environment, checked once, and a bad one is named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from flik import settings
+from flik.errors import SettingInvalid
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = ("FLIK_", "AUTOSCALE_", "WORKER_", "RATE_LIMIT_", "DATABASE_URL", "REDIS_URL")
+    for name in [name for name in os.environ if name.startswith(ours)]:
+        monkeypatch.delenv(name)
+
+
+def test_defaults_are_those_of_the_documentation() -> None:
+    read = settings.load()
+    assert (read.region, read.port, read.worker_version, read.worker_concurrency) == ("us-east", 8080, "v1.0.0", 5)
+    assert (read.rate_limit_requests_per_sec, read.hot_ttl_s, read.artifact_url_ttl_s) == (300, 600, 3600)
+    assert read.retry_delays_s == (5.0, 15.0, 60.0)
+    assert (read.autoscale_min_workers, read.autoscale_max_workers) == (2, 10)
+    assert (read.autoscale_queue_threshold, read.autoscale_budget_per_hour) == (100, 50.0)
+    assert (read.database_url, read.redis_url, read.signing_key) == (None, None, None)
+    assert read.data_dir == Path.cwd() / ".flik"
+
+
+def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLIK_PORT", "9001")
+    monkeypatch.setenv("WORKER_CONCURRENCY", "8")
+    monkeypatch.setenv("FLIK_RETRY_DELAYS_S", "0.5, 1,")
+    monkeypatch.setenv("FLIK_TENANT_WEIGHTS", "big=3, small=1,")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db/flik")
+    monkeypatch.setenv("FLIK_HAPROXY", "false")
+    read = settings.load()
+    assert (read.port, read.worker_concurrency, read.retry_delays_s) == (9001, 8, (0.5, 1.0))
+    assert read.tenant_weights == {"big": 3, "small": 1}
+    assert (read.database_url, read.haproxy) == ("postgresql://db/flik", False)
+
+
+def test_no_delays_mean_no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLIK_RETRY_DELAYS_S", "")
+    assert settings.load().retry_delays_s == ()
+
+
+def test_override_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLIK_REGION", "us-west")
+    assert settings.load(region="eu-north").region == "eu-north"
+    assert settings.load().region == "us-west"
+
+
+def test_data_folder_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert settings.load(data_dir=Path("here")).data_dir == tmp_path / "here"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert settings.load(data_dir=Path("~/flik")).data_dir == tmp_path / "flik"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FLIK_PORT", "0"), ("FLIK_PORT", "65536"), ("FLIK_PORT", "http"), ("FLIK_PORT", ""),
+        ("FLIK_REGION", "US EAST"), ("FLIK_REGION", ""), ("WORKER_CONCURRENCY", "0"), ("WORKER_CONCURRENCY", "1.5"),
+        ("WORKER_VERSION", "v1/../.."), ("WORKER_VERSION", ""), ("FLIK_RETRY_DELAYS_S", "5,soon"),
+        ("FLIK_RETRY_DELAYS_S", "nan"), ("FLIK_RETRY_DELAYS_S", "inf"), ("FLIK_TENANT_WEIGHTS", "big:3"),
+        ("FLIK_TENANT_WEIGHTS", "big=0"), ("FLIK_TENANT_WEIGHTS", "big=x"), ("FLIK_TENANT_WEIGHTS", "big=3,small"),
+        ("FLIK_LEASE_S", "nan"), ("FLIK_LEASE_S", "-1"), ("FLIK_SIMULATED_SPEED", "0"), ("FLIK_SIMULATED_SPEED", "inf"),
+        ("FLIK_HOT_TTL_S", "0"), ("FLIK_LOG_LEVEL", "LOUD"), ("FLIK_HAPROXY", "maybe"), ("FLIK_QUEUE_WINDOW", "10"),
+        ("AUTOSCALE_BUDGET_PER_HOUR", "-1"), ("RATE_LIMIT_REQUESTS_PER_SEC", "0"),
+    ],
+)  # fmt: skip
+def test_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingInvalid) as caught:
+        settings.load()
+    assert caught.value.name == name
+    assert caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"FLIK_LEASE_S": "2", "FLIK_HEARTBEAT_S": "1"}, "FLIK_LEASE_S must be more than twice FLIK_HEARTBEAT_S"),
+        ({"FLIK_HARD_TIMEOUT_S": "10", "FLIK_SOFT_TIMEOUT_S": "10"}, "FLIK_HARD_TIMEOUT_S must be larger"),
+        ({"FLIK_RETRY_DELAYS_S": "1,-1"}, "FLIK_RETRY_DELAYS_S must not hold a negative delay"),
+        ({"AUTOSCALE_MIN_WORKERS": "11"}, "AUTOSCALE_MIN_WORKERS must not be larger than AUTOSCALE_MAX_WORKERS"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_named(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingInvalid, match=said):
+        settings.load()
+
+
+def test_secret_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLIK_SIGNING_KEY", "hunter2")
+    read = settings.load()
+    assert "hunter2" not in repr(read)
+    assert read.signing_key is not None
+    assert read.signing_key.get_secret_value() == "hunter2"

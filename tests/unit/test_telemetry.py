@@ -1,0 +1,122 @@
+"""The table of metrics, and log lines that are JSON whatever is in them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from flik.telemetry import METRICS, JsonFormatter, Metrics, log_as_json, log_context
+
+_USES = {"counter": "inc", "gauge": "set", "histogram": "observe"}
+
+
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    """What the `flik` loggers write."""
+    logger = logging.getLogger("flik")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    log_as_json("INFO")
+    stream = io.StringIO()
+    handler = logger.handlers[0]
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(stream)
+    yield stream
+    logger.handlers[:], logger.level, logger.propagate = before[0], before[1], before[2]
+    logger.setLevel(before[1])
+
+
+def lines(written: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in written.getvalue().splitlines()]
+
+
+def test_every_metric_of_the_table_can_be_scraped() -> None:
+    measured = Metrics("flik_*")
+    for row in METRICS:
+        made = measured[row.name].labels(*("x" for _ in row.labels)) if row.labels else measured[row.name]
+        getattr(made, _USES[row.kind])(1)
+    text = generate_latest(measured.registry).decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert set(families) >= {row.name for row in METRICS}
+    assert all(families[row.name].type == row.kind for row in METRICS)
+
+
+def test_names_are_unique_and_labels_come_from_bounded_sets() -> None:
+    names = [row.name for row in METRICS]
+    assert len(set(names)) == len(names)
+    assert all(name.startswith("flik_") for name in names)
+    bounded = {"task_type", "priority", "version", "error_code", "attempt", "outcome", "code", "tier"}
+    assert {label for row in METRICS for label in row.labels} <= bounded
+
+
+def test_buckets_rise_and_belong_to_histograms() -> None:
+    for row in METRICS:
+        assert bool(row.buckets) == (row.kind == "histogram"), row.name
+        assert list(row.buckets) == sorted(set(row.buckets)), row.name
+
+
+def test_only_the_metrics_that_were_asked_for_are_made() -> None:
+    measured = Metrics("flik_queue_*", "flik_attempts")
+    measured["flik_queue_depth"].labels("TEXT", "0").set(1)
+    measured["flik_attempts"].labels("TEXT", "1", "COMPLETED").inc()
+    with pytest.raises(KeyError):
+        measured["flik_http_errors"]
+
+
+def test_two_sets_of_metrics_do_not_share_their_counts() -> None:
+    first, second = Metrics("flik_tasks_expired"), Metrics("flik_tasks_expired")
+    first["flik_tasks_expired"].inc()
+    assert first.registry.get_sample_value("flik_tasks_expired_total") == 1
+    assert second.registry.get_sample_value("flik_tasks_expired_total") == 0
+
+
+def test_line_is_one_json_object_with_its_context(written: io.StringIO) -> None:
+    log = logging.getLogger("flik.some.part")
+    with log_context(taskId="17", traceId=None), log_context(tenantId="acme"):
+        log.info("task\nsettled %s", "well", extra={"durationMs": 12})
+    log.warning("later")
+    first, second = lines(written)
+    assert datetime.fromisoformat(first.pop("timestamp")).tzinfo is not None
+    assert first == {
+        "level": "INFO", "logger": "flik.some.part", "message": "task\nsettled well", "taskId": "17",
+        "tenantId": "acme", "durationMs": 12,
+    }  # fmt: skip
+    assert set(second) == {"timestamp", "level", "logger", "message"}
+
+
+def test_context_ends_with_its_block_also_after_an_error(written: io.StringIO) -> None:
+    with pytest.raises(ValueError, match="x"), log_context(taskId="17"):
+        raise ValueError("x")
+    logging.getLogger("flik").info("after")
+    assert "taskId" not in lines(written)[0]
+
+
+def test_exception_is_part_of_its_line(written: io.StringIO) -> None:
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        logging.getLogger("flik").exception("failed")
+    (line,) = lines(written)
+    assert line["message"] == "failed"
+    assert line["exception"].endswith("ValueError: broken")
+
+
+@pytest.mark.parametrize("extra", ["\ud800", 2**70, float("nan"), {1, 2}, object()])
+def test_no_line_is_lost_for_what_json_cannot_say(extra: Any) -> None:
+    record = logging.LogRecord("flik", logging.INFO, __file__, 1, "odd \ud800", None, None)
+    record.__dict__["taskId"] = extra
+    line = JsonFormatter().format(record)
+    line.encode()
+    assert json.loads(line)["message"].startswith("odd")
+
+
+def test_level_is_respected(written: io.StringIO) -> None:
+    logging.getLogger("flik").debug("small talk")
+    assert not written.getvalue()
