@@ -8,12 +8,12 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: run test lint type fmt bench chaos lock help
+.PHONY: run test lint type fmt bench chaos lock help chromium
 
 run: $(RUN_READY) ## Start Flik, make a text, a picture and a film, and go on serving
 	$(BIN)/flik up --demo
 
-test: $(DEV_READY) lint type ## Run every check and every test (short forms of the slow suites)
+test: $(DEV_READY) chromium lint type ## Run every check and every test (short forms of the slow suites)
 	$(BIN)/python -m pytest
 
 lint: $(DEV_READY) ## Check style, security and the direction of imports
@@ -40,6 +40,12 @@ lock: ## Renew the locked dependencies (needs uv)
 	  pyproject.toml --group build --output-file requirements/run.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  pyproject.toml --group build --group dev --output-file requirements/dev.txt
+
+chromium: # the browser tests drive a real one
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || { \
+	  echo "make test drives a real Chromium: install it first (Debian: apt-get install chromium)"; exit 1; }
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-6s %s\n", $$1, $$2}'

@@ -25,7 +25,7 @@ from benchmarks.region import Region, found_region, started_region
 from benchmarks.rows import footprint, latency, throughput, urgent
 from benchmarks.service import NotReady
 
-SLOTS = 256
+SLOTS = 1_024
 BROKEN = (ClientFailed, NotReady, EnvironmentNotMade, httpx.HTTPError, OSError)
 
 RegionRow = Callable[[Region, Plan], Outcome]

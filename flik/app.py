@@ -79,6 +79,7 @@ def queue_config(settings: Settings, database_url: str, redis_url: str) -> Queue
         tenant_weights=settings.tenant_weights,
         soft_timeout_s=settings.soft_timeout_s,
         hard_timeout_s=settings.hard_timeout_s,
+        type_timeouts_s=settings.type_timeouts_s,
     )
     return QueueConfig(settings.region, database_url, redis_url, settings.hot_ttl_s, policy, settings.log_level)
 

@@ -108,14 +108,12 @@ class VideoPayload(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class TaskType:
-    """One row of the catalog. Timeouts are seconds of running, prices US dollars a completed task."""
+    """One row of the catalog. Prices are US dollars: of a completed task, and of a replica for an hour."""
 
     name: str
     payload: type[_Strict]
     price_usd: Decimal
     replica_price_usd_per_hour: Decimal
-    soft_timeout_s: float = 25 * 60
-    hard_timeout_s: float = 30 * 60
 
 
 TASK_TYPES: Mapping[str, TaskType] = {

@@ -11,6 +11,7 @@ environment is not meant for Flik.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
     model_num_cpus: float = _env("FLIK_MODEL_NUM_CPUS", default=0.1, ge=0)
     provider: str = _env("FLIK_PROVIDER", default="simulated")
     simulated_speed: float = _env("FLIK_SIMULATED_SPEED", default=1.0, gt=0)  # 10: ten times as fast
-    drain_s: float = _env("FLIK_DRAIN_S", default=8.0, ge=0)  # a stopping replica finishes what it can in this time
+    drain_s: float = _env("FLIK_DRAIN_S", default=4.0, ge=0)  # a stopping replica finishes what it can in this time
 
     # Queue
     lease_s: float = _env("FLIK_LEASE_S", default=3.0, gt=0)
@@ -72,6 +73,9 @@ class Settings(BaseSettings):
     queue_window: int = _env("FLIK_QUEUE_WINDOW", default=50_000, ge=100)  # tickets held in memory, per type
     soft_timeout_s: float = _env("FLIK_SOFT_TIMEOUT_S", default=25 * 60.0, gt=0)
     hard_timeout_s: float = _env("FLIK_HARD_TIMEOUT_S", default=30 * 60.0, gt=0)
+    type_timeouts_s: Annotated[dict[str, tuple[float, float]], NoDecode] = _env(  # TEXT=60/90: soft and hard of a type
+        "FLIK_TYPE_TIMEOUTS_S", default={}
+    )
 
     # Results
     hot_ttl_s: int = _env("FLIK_HOT_TTL_S", default=600, ge=1)
@@ -101,6 +105,23 @@ class Settings(BaseSettings):
         if any("=" not in part for part in parts):
             raise ValueError("write tenant=weight, separated by commas, for instance big=3,small=1")
         return dict(part.split("=", 1) for part in parts)
+
+    @field_validator("type_timeouts_s", mode="before")
+    @classmethod
+    def _split_timeouts(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        parts = [re.fullmatch(r"\s*(\w+)=([\d.]+)/([\d.]+)\s*", part) for part in value.split(",") if part.strip()]
+        if None in parts:
+            raise ValueError("write TYPE=soft/hard, separated by commas, for instance TEXT=60/90")
+        return {found[1]: (found[2], found[3]) for found in parts if found}
+
+    @field_validator("type_timeouts_s")
+    @classmethod
+    def _wind_down_before_the_end(cls, value: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        if any(not 0 < soft < hard for soft, hard in value.values()):
+            raise ValueError("the soft timeout must be above 0 and below the hard one")
+        return value
 
     @field_validator("tenant_weights")
     @classmethod

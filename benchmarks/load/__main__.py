@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import time
 from collections import Counter
@@ -25,7 +26,10 @@ def main() -> None:
     job = Job.from_json(sys.stdin.buffer.read())
     gc.disable()  # a pause of ours must not look like one of the server's; the process lives for seconds
     answers = uvloop.run(_run(job))
+    # Whoever shares the pipe may have made it non-blocking, and then the end of a long text is lost.
+    os.set_blocking(sys.stdout.fileno(), True)
     sys.stdout.buffer.write(answers.to_json())
+    sys.stdout.flush()
 
 
 async def _run(job: Job) -> Answers:

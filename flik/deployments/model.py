@@ -62,6 +62,7 @@ class ModelReplica:
             catalog.read_payload,
             slots=config.slots,
             heartbeat_s=config.heartbeat_s,
+            drain_s=config.drain_s,
         )
         self._working = asyncio.get_running_loop().create_task(self._worker.run())
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from flik.artifacts import link
 from flik.domain.task import Status, StoredArtifact, TaskView
 
 
+@lru_cache(maxsize=1024)  # the tasks of a batch share a few milliseconds
 def iso(at: float) -> str:
     """Return a time as ISO 8601 in UTC with milliseconds and a Z."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

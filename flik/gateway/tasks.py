@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from fastapi import APIRouter, Request
@@ -55,7 +55,7 @@ async def submit_task(request: Request) -> Response:
     started = time.monotonic()
     authenticate(request)
     parts = parts_of(request)
-    task = read_task(await read_json(request), request, parts)
+    task = read_task(await read_json(request), origin_of(request), parts)
     await parts.commit.commit((task,))
     answer = answers.submitted(task.task_id, task.created_at, base_url(request))
     parts.measured["flik_submit_seconds"].observe(time.monotonic() - started)
@@ -74,7 +74,8 @@ async def submit_batch(request: Request) -> Response:
     authenticate(request)
     parts, base = parts_of(request), base_url(request)
     tasks = _batch_of(await read_json(request))
-    read = [_read_or_refuse(task, f"/tasks/{index}", request, parts) for index, task in enumerate(tasks)]
+    origin = origin_of(request)
+    read = [_read_or_refuse(task, f"/tasks/{index}", origin, request) for index, task in enumerate(tasks)]
     accepted = [task for task in read if isinstance(task, NewTask)]
     if accepted:
         await parts.commit.commit(accepted)
@@ -98,14 +99,26 @@ def _batch_of(document: Any) -> list[Any]:
     return tasks
 
 
-def _read_or_refuse(document: Any, pointer: str, request: Request, parts: Parts) -> NewTask | dict[str, Any]:
+class Origin(NamedTuple):
+    """The ids a task keeps of the request that brought it."""
+
+    request_id: str
+    trace_id: str | None
+
+
+def origin_of(request: Request) -> Origin:
+    """Return the ids of a request."""
+    return Origin(problems.request_id_of(request)[:128], trace_id_of(request))
+
+
+def _read_or_refuse(document: Any, pointer: str, origin: Origin, request: Request) -> NewTask | dict[str, Any]:
     try:
-        return read_task(document, request, parts, pointer)
+        return read_task(document, origin, parts_of(request), pointer)
     except FlikError as error:
         return problems.problem_of(error, request)
 
 
-def read_task(document: Any, request: Request, parts: Parts, pointer: str = "") -> NewTask:
+def read_task(document: Any, origin: Origin, parts: Parts, pointer: str = "") -> NewTask:
     """Return the task that a document asks for; `pointer` is where it stands in the body.
 
     Raises:
@@ -128,7 +141,7 @@ def read_task(document: Any, request: Request, parts: Parts, pointer: str = "") 
     deadline = None if wanted.start_deadline_s is None else now + wanted.start_deadline_s
     return NewTask(
         str(task_id), wanted.tenant_id, wanted.task_type, wanted.priority, region, payload.decode(), now, deadline,
-        problems.request_id_of(request)[:128], trace_id_of(request),
+        origin.request_id, origin.trace_id,
     )  # fmt: skip
 
 

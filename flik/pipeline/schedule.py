@@ -80,6 +80,11 @@ class QueuePolicy:
     tenant_weights: Mapping[str, int] | None = None
     soft_timeout_s: float = 1500.0
     hard_timeout_s: float = 1800.0
+    type_timeouts_s: Mapping[str, tuple[float, float]] | None = None
+
+    def timeouts_s(self, task_type: str) -> tuple[float, float]:
+        """Return the soft and the hard timeout of a task type."""
+        return (self.type_timeouts_s or {}).get(task_type, (self.soft_timeout_s, self.hard_timeout_s))
 
 
 class HotResults(Protocol):
@@ -516,7 +521,7 @@ class TaskQueue:
         """End the attempts that lapsed or run too long; `settle_step` carries it out."""
         for lease in self._leases.overdue(now):
             self._leases.release(lease.task_id)
-            _in_background(self._end_or_hold(lease, _timed_out(lease, self._policy.hard_timeout_s)))
+            _in_background(self._end_or_hold(lease, _timed_out(lease, self._policy.timeouts_s(lease.task_type)[1])))
         for lease in self._leases.lapsed(now):
             self._leases.release(lease.task_id)
             _log.warning("a worker fell silent", extra={"taskId": lease.task_id, "workerId": lease.worker_id})
@@ -684,19 +689,19 @@ class TaskQueue:
     def _lease_granted(self, row: GrantedRow, worker: Worker, now: float) -> Lease:
         return Lease(
             row.task_id, row.lease_token, worker.worker_id, row.task_type, row.priority, row.tenant_id, row.queued_at,
-            row.attempt, row.max_attempts, now + self._policy.lease_s, now + self._policy.hard_timeout_s,
+            row.attempt, row.max_attempts, now + self._policy.lease_s, now + self._policy.timeouts_s(row.task_type)[1],
         )  # fmt: skip
 
     def _lease_of(self, row: RunningRow, expires_at: float) -> Lease:
         return Lease(
             row.task_id, row.lease_token, row.worker_id, row.task_type, row.priority, row.tenant_id, row.queued_at,
-            row.attempt, row.max_attempts, expires_at, row.started_at + self._policy.hard_timeout_s,
+            row.attempt, row.max_attempts, expires_at, row.started_at + self._policy.timeouts_s(row.task_type)[1],
         )  # fmt: skip
 
     def _grant_of(self, row: GrantedRow) -> Grant:
         return Grant(
             row.task_id, row.lease_token, row.tenant_id, row.task_type, row.priority, row.attempt, row.payload,
-            self._policy.soft_timeout_s, self._policy.hard_timeout_s, row.request_id, row.trace_id,
+            *self._policy.timeouts_s(row.task_type), row.request_id, row.trace_id,
         )  # fmt: skip
 
     def _depth(self, task_type: str, priority: int) -> int:

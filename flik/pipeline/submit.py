@@ -86,11 +86,12 @@ class GroupCommit:
             for submission in batch:
                 await self._store_together([submission])
         else:
-            self._on_commit(len(tasks))
-            self._announcer.announce(tasks)
             for _, done in batch:
                 if not done.done():
                     done.set_result(None)
+            # After the callers were woken: a call to an actor takes longer than an answer.
+            self._announcer.announce(tasks)
+            self._on_commit(len(tasks))
 
 
 def _fail(batch: list[tuple[Sequence[NewTask], asyncio.Future[None]]], error: Exception) -> None:

@@ -80,6 +80,7 @@ class TaskWorker:
         *,
         slots: int,
         heartbeat_s: float = 1.0,
+        drain_s: float = 4.0,
     ) -> None:
         self._worker = worker
         self._queue = queue
@@ -88,6 +89,8 @@ class TaskWorker:
         self._read_payload = read_payload
         self._slots = slots
         self._heartbeat_s = heartbeat_s
+        self._drain_s = drain_s
+        self._leaving: asyncio.Task[None] | None = None
         self._runs: dict[str, _Run] = {}
         self._outcomes: list[Outcome] = []
         self._reporting: dict[str, str] = {}  # task -> token: outcomes not yet accepted or refused
@@ -155,7 +158,7 @@ class TaskWorker:
         for grant in reply.grants:
             self._start(grant)
         if reply.draining:
-            self._draining.set()
+            self._start_to_leave()
 
     def _give_back_late_grants(self, asking: asyncio.Future[Any]) -> None:
         """Hand back what a poll brings that was still open when the worker began to drain."""
@@ -260,8 +263,12 @@ class TaskWorker:
             for task_id in reply.revoked:
                 self._revoke(task_id, tokens.get(task_id))
             if reply.draining:
-                self._draining.set()
-                self._slot_freed.set()
+                self._start_to_leave()
+
+    def _start_to_leave(self) -> None:
+        """Drain because the queue says so."""
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self.drain(self._drain_s))
 
     def _revoke(self, task_id: str, token: str | None = None) -> None:
         """Stop a task; with `token` only if it runs under that one (it may have been granted anew since the beat)."""

@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
+import redis
 
+from flik.embedded import Servers
 from tests.acceptance.running import RunningFlik, eventually, free_port
 
 pytestmark = pytest.mark.timeout(240)
@@ -146,3 +149,33 @@ def test_serve_run_starts_the_whole_application(folder: Path) -> None:
             process.kill()
         client.http.close()
     assert [process for process in alive if "postgres" in process.name()] == []
+
+
+def test_servers_of_ones_own_are_used_instead_of_embedded_ones(folder: Path) -> None:
+    with Servers(folder / "own") as own:
+        addresses = own.addresses
+        flik = RunningFlik(
+            folder / "data", FLIK_SIMULATED_SPEED="20",
+            DATABASE_URL=addresses.database_url, REDIS_URL=addresses.redis_url,
+        ).start()  # fmt: skip
+        try:
+            task_id = flik.submit("IMAGE")
+            assert flik.wait(task_id)["status"] == "COMPLETED"
+            assert flik.find("postgresql") == flik.find("valkey") == []
+            with psycopg.connect(addresses.database_url) as connection:
+                stored = connection.execute("SELECT status::text FROM tasks WHERE task_id = %s", (task_id,)).fetchall()
+            assert stored == [("COMPLETED",)]
+            with redis.Redis.from_url(addresses.redis_url) as hot:
+                assert hot.exists(f"flik:result:{task_id}") == 1
+        finally:
+            flik.stop()
+        assert not (folder / "data" / "postgres").exists()
+
+
+def test_database_that_would_lose_accepted_tasks_is_refused(folder: Path) -> None:
+    with Servers(folder / "own") as own:
+        url = own.addresses.database_url
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("ALTER ROLE CURRENT_USER SET synchronous_commit = off")
+        run = up("--port", str(free_port()), "--data-dir", str(folder / "data"), DATABASE_URL=url)
+    assert_refused(run, "synchronous_commit")

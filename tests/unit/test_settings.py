@@ -105,3 +105,15 @@ def test_secret_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in repr(read)
     assert read.signing_key is not None
     assert read.signing_key.get_secret_value() == "hunter2"
+
+
+def test_timeouts_of_single_types_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLIK_TYPE_TIMEOUTS_S", "TEXT=60/90, VIDEO=1500/1800.5")
+    assert settings.load().type_timeouts_s == {"TEXT": (60.0, 90.0), "VIDEO": (1500.0, 1800.5)}
+
+
+@pytest.mark.parametrize("value", ["TEXT=90/60", "TEXT=0/60", "TEXT=60", "60/90", "TEXT=a/b"])
+def test_impossible_timeout_of_a_type_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FLIK_TYPE_TIMEOUTS_S", value)
+    with pytest.raises(SettingInvalid, match="FLIK_TYPE_TIMEOUTS_S"):
+        settings.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -38,6 +39,7 @@ async def test_submitted_task_is_stored_and_announced(fakes: Fakes, client: http
     assert json.loads(stored.payload) == {"prompt": "rain"}
     assert (stored.request_id, stored.trace_id) == ("r-1", "a" * 32)
     assert stored.start_deadline_at == pytest.approx(stored.created_at + 60)
+    await asyncio.sleep(0)  # the caller is answered first
     assert [ticket.task_id for ticket in fakes.queue.announced] == [said.task_id]
 
 

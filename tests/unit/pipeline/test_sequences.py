@@ -206,11 +206,12 @@ class World:
         await self._settle(a, b, self._completion)
 
     async def complete_all(self, a: int, b: int) -> None:
-        """A worker's whole hand, with an old grant beside it."""
+        """A worker's whole hand, doubled and with old grants beside it."""
         worker = WORKERS[a % 4]
         grants, self.had[worker] = self.had[worker], []
         self.old += grants
-        await self._report([self._completion(grant) for grant in self.old[-1 - b : -1] + grants])
+        beside = self.old[-(b % 5) :] if b % 5 else []
+        await self._report([self._completion(grant) for grant in beside + grants])
 
     async def fail(self, a: int, b: int) -> None:
         await self._settle(a, b, lambda g: Failed(g.task_id, g.lease_token, "overloaded", "", retryable=True))
@@ -243,9 +244,10 @@ class World:
     async def _report(self, outcomes: list[Outcome]) -> bool:
         call = self._go(self.queue.settle(outcomes))
         await self.settle_all()
-        if not call.done():  # the queue is not rebuilt yet
+        if not self.queue._rebuilt.is_set():
             call.cancel()
             return False
+        assert call.done(), "a worker would wait for ever"
         try:
             answers = call.result()
         except Unavailable:
@@ -307,6 +309,7 @@ class World:
 
     async def crash_in_statement(self, a: int, b: int) -> None:
         """The queue dies before the commit, after it, or its statement commits when the next queue is there."""
+        await self.ask(b, a)
         late, gates = b % 3 == 2, (self.store.gates_before, self.store.gates_after)[b % 3 % 2]
         call = ("grant", "settle")[a % 2]
         gate = gates[call] = asyncio.Event()
@@ -366,18 +369,19 @@ class World:
         await self.scan(0, 0)
         stats = await self.queue.stats()
         for task_type in TYPES:
-            waits = [row.ticket for row in self.store.rows.values() if row.status is Status.QUEUED]
+            waits = [row.task for row in self.store.rows.values() if row.status is Status.QUEUED]
             # After a lost reply the queue may believe for a while that a task runs, or waits, that does not.
-            unknown = [ticket for ticket in waits if self.queue._is_busy(ticket.task_id)]
-            gone = [ticket for ticket in self.held(task_type) if ticket not in waits]
+            unknown = [task for task in waits if self.queue._is_busy(task.task_id)]
+            held = [self.store.rows[ticket.task_id].task for ticket in self.held(task_type)]
+            gone = [task for task in held if task not in waits]
             runs = sum(
                 row.status is Status.PROCESSING and row.task.task_type == task_type for row in self.store.rows.values()
             )
             assert self.replies_were_lost or unknown + gone == []
             assert self.replies_were_lost or stats["types"][task_type]["running"] == runs
             depth = stats["types"][task_type]["waiting"]
-            expected = [ticket for ticket in {*waits, *gone} - {*unknown} if ticket.task_type == task_type]
-            assert depth == [sum(ticket.priority == level for ticket in expected) for level in range(3)]
+            expected = [task for task in {*waits, *gone} - {*unknown} if task.task_type == task_type]
+            assert depth == [sum(task.priority == level for task in expected) for level in range(3)]
 
     async def let_the_dust_settle(self) -> None:
         self.store.fail_before, self.store.fail_after = set(), set()
