@@ -4,8 +4,8 @@ Every metric Flik emits is a row of `METRICS`; labels come from bounded sets (ty
 states), never from ids or tenants.
 
 A log line is one JSON object with timestamp, level, logger and message, and, where they are
-known, taskId, tenantId, taskType, durationMs, traceId and requestId. `log_context` sets those
-for everything logged inside it; `extra={"durationMs": 12}` adds to one line.
+known, taskId, tenantId, taskType, durationMs, traceId and requestId. `log_as` sets those for
+the rest of an asyncio task; `extra={"durationMs": 12}` adds to one line.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import contextvars
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -90,15 +89,10 @@ class Metrics:
 _context: contextvars.ContextVar[Mapping[str, Any] | None] = contextvars.ContextVar("flik_log_context", default=None)
 
 
-@contextmanager
-def log_context(**fields: Any) -> Iterator[None]:
-    """Add fields to every line that is logged inside; None values are left out."""
+def log_as(**fields: Any) -> None:
+    """Add fields to every line that this asyncio task logs from now on; None values are left out."""
     known = {name: value for name, value in fields.items() if value is not None}
-    token = _context.set({**(_context.get() or {}), **known})
-    try:
-        yield
-    finally:
-        _context.reset(token)
+    _context.set({**(_context.get() or {}), **known})
 
 
 _FIELDS = (

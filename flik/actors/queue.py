@@ -8,6 +8,7 @@ fails, the process ends, because a queue that half works is worse than one that 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
@@ -46,6 +47,13 @@ class QueueConfig:
     log_level: str = "INFO"
 
 
+def _collect_seldom() -> None:
+    """Let the garbage collector look at the 100,000 tickets and leases less often: they hold no cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
 def steady_clock() -> float:
     """Return the time in seconds since the epoch; never jumps, whatever is done to the wall clock."""
     return _STARTED_AT + time.monotonic()
@@ -70,6 +78,7 @@ class QueueShell:
 
     async def _open(self) -> TaskQueue:
         config = self._config
+        _collect_seldom()
         database = await Database(config.database_url, connections=CONNECTIONS, pinned_plans=True, within_s=30.0).open()
         hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s).open()
         queue = TaskQueue(QueueStore(database, config.region), hot, config.policy, steady_clock)

@@ -11,7 +11,7 @@ settle   ends attempts, by outcomes of workers or by the reaper; one UPDATE for 
 reap     requeues attempts whose worker fell silent, fails those that run too long,
          expires tasks whose start deadline passed
 refill   reads on in backlogs that are only partly in memory, and finds tasks that nobody
-         announced, every second: among those submitted lately, and by walking over all
+         announced, every 2 s: among those submitted lately, and by walking over all
          that waits, `SCAN_ROWS` at a time
 
 Metrics: flik_tasks_*, flik_attempts, flik_queue_*, flik_workers, flik_run_seconds,
@@ -57,8 +57,9 @@ from flik.storage.tasks import first_id_at
 from flik.telemetry import Metrics
 
 SCAN_ROWS = 5_000
+SCAN_EVERY_S = 2.0
 RECENT_S = 5.0
-RECENT_ROWS = 20_000
+RECENT_ROWS = 10_000
 MAX_SETTLEMENTS = 2_000
 MAX_GRANTS = 2_000
 LOOK_S = 15.0  # how often what is PROCESSING is compared with the leases
@@ -580,7 +581,7 @@ class TaskQueue:
             try:
                 await self._read_pages()
                 if now >= next_scan_at:
-                    next_scan_at = now + 1.0
+                    next_scan_at = now + SCAN_EVERY_S
                     await self.scan_step(now)
             except Unavailable:
                 await asyncio.sleep(_PAUSE_S)

@@ -28,7 +28,7 @@ from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, Stor
 from flik.errors import ProviderError, Unavailable
 from flik.pipeline.ports import Beat, QueueForWorker
 from flik.providers.base import Artifact, Context, Progress, Provider, Request, Result, TextChunk
-from flik.telemetry import log_context
+from flik.telemetry import log_as
 
 _POLL_S = 10.0
 _PAUSE_S = 0.2
@@ -51,6 +51,7 @@ class _Run:
     progress: float = 0.0
     task: asyncio.Task[None] | None = None
     handing_back: bool = False
+    timed_out: bool = False
 
 
 @dataclass(slots=True)
@@ -185,37 +186,43 @@ class TaskWorker:
     async def _run(self, run: _Run) -> None:
         grant = run.grant
         started = time.monotonic()
-        with log_context(
+        log_as(
             taskId=grant.task_id, tenantId=grant.tenant_id, taskType=grant.task_type, attempt=grant.attempt,
             requestId=grant.request_id, traceId=grant.trace_id,
             workerId=self._worker.worker_id, version=self._worker.version,
-        ):  # fmt: skip
-            outcome = await self._outcome_of(run)
-            if outcome is not None:
-                duration_ms = round((time.monotonic() - started) * 1000)
-                _log.debug("attempt ended: %s", type(outcome).__name__, extra={"durationMs": duration_ms})
-                self._report(outcome)
+        )  # fmt: skip
+        outcome = await self._outcome_of(run)
+        if outcome is not None:
+            duration_ms = round((time.monotonic() - started) * 1000)
+            _log.debug("attempt ended: %s", type(outcome).__name__, extra={"durationMs": duration_ms})
+            self._report(outcome)
 
     async def _outcome_of(self, run: _Run) -> Outcome | None:
         """Run the provider to the end; None when the task was taken away."""
         task_id, token = run.grant.task_id, run.grant.lease_token
-        limit = asyncio.timeout(run.grant.hard_timeout_s)
+        hard = asyncio.get_running_loop().call_later(run.grant.hard_timeout_s, self._time_out, run)
         try:
-            async with limit:
-                return await self._generate(run)
+            return await self._generate(run)
         except asyncio.CancelledError:
+            if run.timed_out:
+                message = f"the attempt ran longer than the hard timeout of {run.grant.hard_timeout_s:g} s"
+                return Failed(task_id, token, "run_timeout", message, retryable=False)
             return HandedBack(task_id, token) if run.handing_back else None
         except ProviderError as error:
             return Failed(task_id, token, error.error_code, error.message[:MAX_MESSAGE_CHARS], error.retryable)
         except Unavailable as error:
             return Failed(task_id, token, "artifacts_unavailable", str(error), retryable=True)
         except Exception as error:
-            if limit.expired() and isinstance(error, TimeoutError):  # not one of the provider's own
-                message = f"the attempt ran longer than the hard timeout of {run.grant.hard_timeout_s:g} s"
-                return Failed(task_id, token, "run_timeout", message, retryable=False)
             _log.exception("the provider broke")
             message = f"{type(error).__name__}: {error}"[:MAX_MESSAGE_CHARS]
             return Failed(task_id, token, "provider_fault", message, retryable=True)
+        finally:
+            hard.cancel()
+
+    def _time_out(self, run: _Run) -> None:
+        run.timed_out = True
+        if run.task is not None:
+            run.task.cancel()
 
     async def _generate(self, run: _Run) -> Completed:
         grant = run.grant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -13,7 +14,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from flik.telemetry import METRICS, JsonFormatter, Metrics, log_as_json, log_context
+from flik.telemetry import METRICS, JsonFormatter, Metrics, log_as, log_as_json
 
 _USES = {"counter": "inc", "gauge": "set", "histogram": "observe"}
 
@@ -77,25 +78,29 @@ def test_two_sets_of_metrics_do_not_share_their_counts() -> None:
     assert second.registry.get_sample_value("flik_tasks_expired_total") == 0
 
 
-def test_line_is_one_json_object_with_its_context(written: io.StringIO) -> None:
+def test_line_is_one_json_object(written: io.StringIO) -> None:
     log = logging.getLogger("flik.some.part")
-    with log_context(taskId="17", traceId=None), log_context(tenantId="acme"):
-        log.info("task\nsettled %s", "well", extra={"durationMs": 12})
-    log.warning("later")
-    first, second = lines(written)
-    assert datetime.fromisoformat(first.pop("timestamp")).tzinfo is not None
-    assert first == {
-        "level": "INFO", "logger": "flik.some.part", "message": "task\nsettled well", "taskId": "17",
-        "tenantId": "acme", "durationMs": 12,
-    }  # fmt: skip
-    assert set(second) == {"timestamp", "level", "logger", "message"}
+    log.info("task\nsettled %s", "well", extra={"durationMs": 12})
+    (line,) = lines(written)
+    assert datetime.fromisoformat(line.pop("timestamp")).tzinfo is not None
+    assert line == {"level": "INFO", "logger": "flik.some.part", "message": "task\nsettled well", "durationMs": 12}
 
 
-def test_context_ends_with_its_block_also_after_an_error(written: io.StringIO) -> None:
-    with pytest.raises(ValueError, match="x"), log_context(taskId="17"):
-        raise ValueError("x")
-    logging.getLogger("flik").info("after")
-    assert "taskId" not in lines(written)[0]
+async def test_lines_of_an_asyncio_task_carry_its_ids_and_those_of_others_do_not(written: io.StringIO) -> None:
+    async def attempt(task_id: str) -> None:
+        log_as(taskId=task_id, traceId=None)
+        await asyncio.sleep(0)  # the other attempt runs in between
+        log_as(tenantId="acme")
+        logging.getLogger("flik.x").info("inside")
+
+    await asyncio.gather(attempt("17"), attempt("18"))
+    logging.getLogger("flik.x").info("outside")
+    first, second, outside = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert [(line["taskId"], line["tenantId"], "traceId" in line) for line in (first, second)] == [
+        ("17", "acme", False),
+        ("18", "acme", False),
+    ]
+    assert "taskId" not in outside
 
 
 def test_exception_is_part_of_its_line(written: io.StringIO) -> None:

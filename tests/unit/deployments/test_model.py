@@ -15,16 +15,18 @@ class FakeWorker:
         self.silent_s = silent_s
 
 
+class Undrained(ModelReplica):
+    """A replica without Serve's shutdown hook."""
+
+    def __del__(self) -> None:  # type: ignore[override]
+        pass
+
+
 def replica(silent_s: float, working: asyncio.Future[None]) -> Any:
-    made = ModelReplica.__new__(ModelReplica)
+    made = Undrained.__new__(Undrained)
     made._worker = FakeWorker(silent_s)  # type: ignore[assignment]
     made._working = working  # type: ignore[assignment]
     return made
-
-
-@pytest.fixture(autouse=True)
-def no_hook(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(ModelReplica, "__del__")
 
 
 async def test_replica_that_beats_is_healthy() -> None:
