@@ -30,6 +30,8 @@ REGISTERS: Mapping[str, tuple[Mapping[str, tuple[str, ...]], frozenset[str]]] = 
 DETERMINERS = frozenset(DETERMINER_WORDS.split())
 PLURALS = {"poem": "the memory of {}", "story": "the {}", "essay": "the question of {}"}
 ELSEWHERE = ("the work itself", "what comes next", "the rest of it", "the everyday")  # nouns for a prompt with few
+_AN = (word for word in WORDS["quality"] if word[0] in "aeiou" or word == "honest")
+TAKES_AN = re.compile(rf"\b([Aa]) (?=(?:{'|'.join(_AN)})\b)")  # the grammar writes "a" before any adjective
 MANY_SENTENCES = 30  # deals that are tried before a text is ended early for want of new sentences
 
 
@@ -113,6 +115,7 @@ class Writer:
         template = self.deal(f"row {name}", templates)
         self._used = {self._nouns[0]} if "{topic" in template else set()  # no noun twice in one sentence
         filled = re.sub(r"\{(?P<name>\w+)(?:!(?P<form>[lc]))?\}", self._fill, template)
+        filled = TAKES_AN.sub(r"\1n ", filled)
         return filled if name == "line" else filled[:1].upper() + filled[1:]
 
     def paragraph_length(self) -> int:

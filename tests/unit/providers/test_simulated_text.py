@@ -91,3 +91,9 @@ def test_the_pieces_of_a_text_joined_are_the_text() -> None:
     pieces = text.chunks(written)
     assert "".join(pieces) == written
     assert 10 < len(pieces) <= 40
+
+
+def test_adjectives_have_the_article_that_they_take() -> None:
+    texts = " ".join(text.write("a note about rain", None, 400, seed) for seed in range(40))
+    assert re.search(r"\b[Aa]n (?:honest|even|open|exact)\b", texts)
+    assert not re.search(r"\b[Aa] (?:honest|even|open|exact)\b", texts)
