@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from flik.cli.progress import follow
+from flik.cli.results import extension_of
 from flik.client import FlikClient, Task
 
 PROMPTS = {
@@ -45,9 +46,7 @@ async def _run(url: str, folder: Path) -> None:
 
 
 async def _fetch(client: FlikClient, task: Task, folder: Path) -> None:
-    endings = {"text/plain": "txt", "image/png": "png", "video/mp4": "mp4"}
     for artifact in task.artifacts:
-        ending = endings.get(artifact.content_type.partition(";")[0], "bin")
-        path = folder / f"{task.task_type.lower()}.{ending}"
+        path = folder / f"{task.task_type.lower()}{extension_of(artifact)}"
         await client.download(artifact, path)
         click.echo(f"  {task.task_type:<6} {path}")

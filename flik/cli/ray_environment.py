@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -37,7 +36,8 @@ def ray_temp_dir(data_dir: Path) -> Path:
 def build(settings: Settings, database_url: str, redis_url: str) -> dict[str, str]:
     """Return the whole environment of a region's processes."""
     metrics, stats, fallback_http, fallback_grpc = free_ports(4)
-    http_from, grpc_from = free_block(_REPLICA_PORTS), free_block(_REPLICA_PORTS, after=_REPLICA_PORTS)
+    http_from = free_block(2 * _REPLICA_PORTS)
+    grpc_from = http_from + _REPLICA_PORTS
     token = settings.data_dir / "ray_token"
     kept_secret(token)
     decided = {
@@ -62,9 +62,9 @@ def build(settings: Settings, database_url: str, redis_url: str) -> dict[str, st
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_http),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http_from),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http_from + _REPLICA_PORTS),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(grpc_from - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc_from),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc_from + _REPLICA_PORTS),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc_from + _REPLICA_PORTS - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         "RAY_SERVE_PORT_QUARANTINE_S": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
@@ -83,23 +83,19 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def free_block(size: int, after: int = 0) -> int:
-    """Return the first of `size` neighbouring free ports; `after` skips that many in front of them.
+def free_block(size: int) -> int:
+    """Return the first of `size` neighbouring free ports.
 
     Raises:
         StartupRefused: there is no such block.
     """
-    for first in _candidates(size):
-        if all(is_free(port, "0.0.0.0") for port in range(first, first + size + after)):  # noqa: S104 - as Ray binds
-            return first + after
-    raise StartupRefused(f"no {size} neighbouring ports are free from {_FIRST_REPLICA_PORT} to {_LAST_REPLICA_PORT}")
-
-
-def _candidates(size: int) -> Iterator[int]:
     # Start at a place that depends on this process, so that two Flik that start together do not collide.
-    blocks = (_LAST_REPLICA_PORT - _FIRST_REPLICA_PORT) // (2 * size)
-    start = os.getpid() % blocks
-    return (_FIRST_REPLICA_PORT + (start + step) % blocks * 2 * size for step in range(blocks))
+    blocks = (_LAST_REPLICA_PORT - _FIRST_REPLICA_PORT) // size
+    for step in range(blocks):
+        first = _FIRST_REPLICA_PORT + (os.getpid() + step) % blocks * size
+        if all(is_free(port, "0.0.0.0") for port in range(first, first + size)):  # noqa: S104 - as Ray binds
+            return first
+    raise StartupRefused(f"no {size} neighbouring ports are free from {_FIRST_REPLICA_PORT} to {_LAST_REPLICA_PORT}")
 
 
 def is_free(port: int, host: str) -> bool:

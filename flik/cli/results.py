@@ -36,9 +36,13 @@ async def fetch(client: FlikClient, task: Task, folder: Path) -> list[Path]:
 
 def file_name(task_id: str, index: int, artifact: Artifact) -> str:
     """Return `<task id>-<index>.<extension>`."""
+    return f"{task_id}-{index}{extension_of(artifact)}"
+
+
+def extension_of(artifact: Artifact) -> str:
+    """Return the ending, with its dot, of a file that holds the artifact."""
     content_type = artifact.content_type.partition(";")[0].strip().lower()
-    extension = _EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type) or ".bin"
-    return f"{task_id}-{index}{extension}"
+    return _EXTENSIONS.get(content_type) or mimetypes.guess_extension(content_type) or ".bin"
 
 
 def write_result(client: FlikClient, task: Task, files: list[Path] | None) -> None:
