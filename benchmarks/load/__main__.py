@@ -26,10 +26,11 @@ def main() -> None:
     job = Job.from_json(sys.stdin.buffer.read())
     gc.disable()  # a pause of ours must not look like one of the server's; the process lives for seconds
     answers = uvloop.run(_run(job))
-    # Whoever shares the pipe may have made it non-blocking, and then the end of a long text is lost.
+    # Whoever shares the pipe may have made it non-blocking, and an unbuffered standard output (PYTHONUNBUFFERED)
+    # writes once and drops what did not fit: either would lose the end of a long text.
     os.set_blocking(sys.stdout.fileno(), True)
-    sys.stdout.buffer.write(answers.to_json())
-    sys.stdout.flush()
+    with open(sys.stdout.fileno(), "wb", closefd=False) as output:  # noqa: PTH123 - a descriptor, not a path
+        output.write(answers.to_json())
 
 
 async def _run(job: Job) -> Answers:
