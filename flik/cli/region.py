@@ -30,6 +30,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from flik import app, settings
 from flik.actors import NAMESPACE
 from flik.actors.queue import RemoteQueue
+from flik.cli.head import start_head
 from flik.cli.ray_environment import ray_temp_dir
 from flik.errors import FlikError, Unavailable
 from flik.processes import become_subreaper, end_all
@@ -68,18 +69,13 @@ def _stop_on_signals(stop: threading.Event) -> None:
 
 def _start(chosen: Settings, dashboard_port: int | None) -> None:
     _tell(stage="ray")
-    ray.init(
-        address="local",
+    address = start_head(
         num_cpus=max(_MIN_LOGICAL_CPUS, os.cpu_count() or 1),
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=dashboard_port is not None,
-        dashboard_host="127.0.0.1",
+        object_store_bytes=OBJECT_STORE_BYTES,
+        temp_dir=str(_fresh_temp_dir(chosen.data_dir)),
         dashboard_port=dashboard_port,
-        log_to_driver=False,
-        configure_logging=False,
-        namespace=NAMESPACE,
-        _temp_dir=str(_fresh_temp_dir(chosen.data_dir)),
     )
+    ray.init(address=address, log_to_driver=False, configure_logging=False, namespace=NAMESPACE)
     _tell(stage="serve")
     serve.start(
         proxy_location=ProxyLocation.HeadOnly,

@@ -31,11 +31,15 @@ class Request:
 
 @dataclass(slots=True)
 class Context:
-    """What the replica tells the provider. `wind_down` is set at the soft timeout."""
+    """What the replica tells the provider. `wind_down` is set at the soft timeout.
+
+    `traceparent` is the header (W3C Trace Context) that the provider's own calls carry on the task's trace with.
+    """
 
     version: str
     worker_id: str
     wind_down: asyncio.Event = field(default_factory=asyncio.Event)
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,15 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flik.errors import ProviderError
 from flik.providers.base import Artifact, Context, Output, Progress, Request, Result, TextChunk
-from flik.providers.simulated import chance, film, picture, text
+from flik.providers.simulated import chance, text
 from flik.providers.simulated import plan as planning
+
+if TYPE_CHECKING:
+    from flik.providers.simulated.film import Stopped
 
 DURATIONS_S: Mapping[str, tuple[float, float]] = {"TEXT": (0.5, 2.0), "IMAGE": (2.0, 8.0), "VIDEO": (5.0, 20.0)}
 DOING: Mapping[str, str] = {"TEXT": "writing", "IMAGE": "drawing", "VIDEO": "filming"}
@@ -130,7 +133,7 @@ async def _wait(context: Context, seconds: float) -> None:
                 await context.wind_down.wait()
 
 
-def make(request: Request, seed: int, stopped: film.Stopped = lambda: False) -> list[Artifact]:
+def make(request: Request, seed: int, stopped: Stopped = lambda: False) -> list[Artifact]:
     """Make all artifacts of a request; takes CPU. Once `stopped` is true what comes back is incomplete."""
     if request.task_type == "TEXT":
         return [_text(request.payload, seed)]
@@ -149,14 +152,18 @@ def _text(payload: Mapping[str, Any], seed: int) -> Artifact:
     return Artifact(0, "text/plain; charset=utf-8", written.encode("utf-8", "replace"))
 
 
-def _picture(payload: Mapping[str, Any], index: int, seed: int, stopped: film.Stopped) -> Artifact:
+def _picture(payload: Mapping[str, Any], index: int, seed: int, stopped: Stopped) -> Artifact:
+    from flik.providers.simulated import picture  # noqa: PLC0415  # a replica makes one kind, and loads but its tools
+
     plan = planning.read(payload["prompt"], payload.get("style"), seed)
     image = picture.draw(plan, payload["width"], payload["height"])
     kind = payload["output_format"]
     return Artifact(index, picture.CONTENT_TYPES[kind], picture.encode(image, kind), image.width, image.height)
 
 
-def _film(payload: Mapping[str, Any], index: int, seed: int, stopped: film.Stopped) -> Artifact:
+def _film(payload: Mapping[str, Any], index: int, seed: int, stopped: Stopped) -> Artifact:
+    from flik.providers.simulated import film  # noqa: PLC0415  # as for pictures
+
     plan = planning.read(payload["prompt"], payload.get("style"), seed)
     width, height, fps = film.even(payload["width"]), film.even(payload["height"]), payload["fps"]
     images = film.frames(plan, width, height, fps, payload["length_s"])
