@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from flik.domain.task import TERMINAL, NewTask, Status, StoredArtifact, TaskFilter, TaskView, Ticket, Worker
 from flik.errors import Unavailable
-from flik.storage.queue import GrantedRow, RunningRow, Settlement
+from flik.storage.queue import GrantedRow, RunningRow, Settled, Settlement
 from flik.storage.tasks import first_id_at
 
 
@@ -113,7 +113,7 @@ class MemoryStore:
         await self._leave("grant")
         return granted
 
-    async def settle(self, settlements: Sequence[Settlement], now: float) -> list[TaskView]:
+    async def settle(self, settlements: Sequence[Settlement], now: float) -> list[Settled]:
         await self._enter("settle")
         if any("\\u0000" in (s.result or "") or "\0" in (s.error_message or "") for s in settlements):
             raise ValueError("unsupported Unicode escape sequence")
@@ -122,7 +122,7 @@ class MemoryStore:
             row = self.rows.get(s.task_id)
             if row and row.status is Status.PROCESSING and row.lease_token == s.lease_token:
                 _settle(row, s, now)
-                moved.append(row.view())
+                moved.append(_settled(row))
         await self._leave("settle")
         return moved
 
@@ -244,7 +244,7 @@ def _granted(row: Row, token: str) -> GrantedRow:
     task = row.task
     return GrantedRow(
         task.task_id, token, task.tenant_id, task.task_type, task.priority, row.attempt, row.max_attempts,
-        task.payload, task.created_at, task.request_id, task.trace_id,
+        task.payload, task.created_at, task.request_id, task.trace_id, task.region, row.start_deadline_at,
     )  # fmt: skip
 
 
@@ -255,6 +255,15 @@ def _running(row: Row) -> RunningRow:
         task.task_id, row.lease_token, row.worker.worker_id, task.task_type, task.priority, task.tenant_id,
         task.created_at, row.attempt, row.max_attempts, row.started_at,
     )  # fmt: skip
+
+
+def _settled(row: Row) -> Settled:
+    task = row.task
+    assert row.worker and row.started_at is not None
+    ticket = row.ticket if row.status is Status.QUEUED else None
+    return Settled(
+        task.task_id, row.status.value, row.attempt, task.task_type, row.worker.version, row.started_at, ticket
+    )
 
 
 def _settle(row: Row, s: Settlement, now: float) -> None:

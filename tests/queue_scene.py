@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,8 +24,8 @@ class HotFake:
         self.results: dict[str, TaskView] = {}
         self.progress: dict[str, float] = {}
 
-    async def put(self, tasks: Iterable[TaskView]) -> None:
-        self.results.update({task.task_id: task for task in tasks})
+    async def put(self, tasks: Iterable[tuple[TaskView, str]]) -> None:
+        self.results.update({task.task_id: task._replace(result=json.loads(result)) for task, result in tasks})
 
     async def put_progress(self, fractions: Mapping[str, float]) -> None:
         self.progress.update(fractions)
@@ -82,7 +83,7 @@ class Scene:
     async def lease(self, who: Worker = W1, slots: int = 1) -> list[Grant]:
         """Lease what can be had now."""
         call = await self.ask(who, slots)
-        await self.queue.grant_step()
+        await self.queue.granting.step()
         await turn()
         if not call.done():
             await self.queue.leave(who)
@@ -105,22 +106,22 @@ class Scene:
 
     async def settle_all(self) -> None:
         await turn()
-        while self.queue._settling:
-            await self.queue.settle_step()
+        while self.queue.settling.gathered:
+            await self.queue.settling.step()
             await turn()
 
     async def reap(self, after_s: float = 0.0) -> None:
         self.clock.forward(after_s)
-        self.queue.reap_step(self.clock())
+        self.queue.reaping.reap(self.clock())
         await self.settle_all()
 
     async def sweep(self, after_s: float = 0.0) -> None:
         self.clock.forward(after_s)
-        await self.queue.sweep_step(self.clock())
+        await self.queue.reaping.sweep(self.clock())
         await self.settle_all()
 
     async def scan(self) -> None:
-        await self.queue.scan_step(self.clock())
+        await self.queue.refilling.scan(self.clock())
 
     async def waiting(self, task_type: str = "TEXT") -> list[int]:
         waiting: list[int] = (await self.queue.stats())["types"][task_type]["waiting"]

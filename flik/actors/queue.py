@@ -8,25 +8,29 @@ fails, the process ends, because a queue that half works is worse than one that 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from flik.actors import NAMESPACE
+from flik.actors import NAMESPACE, packing
+from flik.domain.pressure import Load
 from flik.domain.task import Outcome, TaskFilter, Ticket, Worker
 from flik.errors import Unavailable
 from flik.live.results import LiveResults
+from flik.pipeline.collector import collect_seldom
+from flik.pipeline.housekeeping import Housekeeping
 from flik.pipeline.ports import Beat, BeatReply, LeaseReply, Moved
 from flik.pipeline.schedule import QueuePolicy, TaskQueue
 from flik.storage.database import Database
+from flik.storage.idempotency import AnswerStore
 from flik.storage.queue import QueueStore
+from flik.storage.tenants import TenantStore
 from flik.telemetry import log_as_json
 
 NAME = "queue"
@@ -45,13 +49,6 @@ class QueueConfig:
     hot_ttl_s: int
     policy: QueuePolicy
     log_level: str = "INFO"
-
-
-def _collect_seldom() -> None:
-    """Let the garbage collector look at the 100,000 tickets and leases less often: they hold no cycles."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def steady_clock() -> float:
@@ -78,29 +75,34 @@ class QueueShell:
 
     async def _open(self) -> TaskQueue:
         config = self._config
-        _collect_seldom()
+        collect_seldom()
         database = await Database(config.database_url, connections=CONNECTIONS, pinned_plans=True, within_s=30.0).open()
         hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s).open()
         queue = TaskQueue(QueueStore(database, config.region), hot, config.policy, steady_clock)
-        self._running = asyncio.create_task(queue.run())
+        answers = AnswerStore(database, max_attempts=0, ttl_s=0.0)
+        housekeeping = Housekeeping(
+            TenantStore(database).work_limits, queue.waiting.limits_are, answers.forget, steady_clock
+        )
+        self._running = asyncio.create_task(_together(queue.run(), housekeeping.run()))
         self._running.add_done_callback(_end_process)
         return queue
 
-    async def announce(self, tickets: list[Ticket]) -> None:
-        """See `TaskQueue.announce`."""
-        await (await self._queue()).announce(tickets)
+    async def announce(self, tickets: bytes) -> None:
+        """See `TaskQueue.announce`; the tickets are packed."""
+        await (await self._queue()).announce(packing.unpack_tickets(tickets))
 
-    async def lease(self, worker: Worker, slots: int, wait_s: float) -> LeaseReply:
-        """See `TaskQueue.lease`."""
-        return await (await self._queue()).lease(worker, slots, wait_s)
+    async def lease(self, worker: Worker, slots: int, wait_s: float) -> tuple[bytes, bool]:
+        """See `TaskQueue.lease`; the grants of the reply are packed."""
+        reply = await (await self._queue()).lease(worker, slots, wait_s)
+        return packing.pack_grants(reply.grants), reply.draining
 
     async def beat(self, beat: Beat) -> BeatReply:
         """See `TaskQueue.beat`."""
         return await (await self._queue()).beat(beat)
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
-        """See `TaskQueue.settle`."""
-        return await (await self._queue()).settle(outcomes)
+    async def settle(self, outcomes: bytes) -> list[bool]:
+        """See `TaskQueue.settle`; the outcomes are packed."""
+        return await (await self._queue()).settle(packing.unpack_outcomes(outcomes))
 
     async def leave(self, worker: Worker) -> None:
         """See `TaskQueue.leave`."""
@@ -118,6 +120,10 @@ class QueueShell:
         """See `TaskQueue.replay`."""
         return await (await self._queue()).replay(wanted)
 
+    async def load(self, tenants: Sequence[str]) -> Load:
+        """See `TaskQueue.load`."""
+        return await (await self._queue()).load(tenants)
+
     async def drain(self) -> int:
         """See `TaskQueue.drain`."""
         return await (await self._queue()).drain()
@@ -129,6 +135,12 @@ class QueueShell:
     async def stats(self) -> dict[str, Any]:
         """See `TaskQueue.stats`, with the id of the process."""
         return {**await (await self._queue()).stats(), "pid": os.getpid()}
+
+
+async def _together(*loops: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for loop in loops:
+            group.create_task(loop)
 
 
 def _end_process(loops: asyncio.Task[None]) -> None:
@@ -163,12 +175,12 @@ class RemoteQueue:
 
     async def announce(self, tickets: list[Ticket]) -> None:
         """Tell of committed tasks."""
-        await self._call("announce", tickets)
+        await self._call("announce", packing.pack_tickets(tickets))
 
     async def lease(self, worker: Worker, slots: int, wait_s: float) -> LeaseReply:
         """Wait up to `wait_s` for up to `slots` tasks."""
-        reply: LeaseReply = await self._call("lease", worker, slots, wait_s, within_s=wait_s + _CALL_S)
-        return reply
+        grants, draining = await self._call("lease", worker, slots, wait_s, within_s=wait_s + _CALL_S)
+        return LeaseReply(packing.unpack_grants(grants), draining)
 
     async def beat(self, beat: Beat) -> BeatReply:
         """Renew leases."""
@@ -177,7 +189,7 @@ class RemoteQueue:
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """Report outcomes; False for each whose lease token was not current."""
-        accepted: list[bool] = await self._call("settle", list(outcomes), within_s=40.0)
+        accepted: list[bool] = await self._call("settle", packing.pack_outcomes(outcomes), within_s=40.0)
         return accepted
 
     async def leave(self, worker: Worker) -> None:
@@ -198,6 +210,11 @@ class RemoteQueue:
         """Queue failed tasks again; return how many."""
         replayed: int = await self._call("replay", wanted, within_s=40.0)
         return replayed
+
+    async def load(self, tenants: Sequence[str]) -> Load:
+        """Return how full the queue is, and how many tasks of each of these tenants wait."""
+        load: Load = await self._call("load", list(tenants))
+        return load
 
     async def drain(self) -> int:
         """Stop granting; return how many tasks still run."""

@@ -15,15 +15,20 @@ Ageing: a ticket that has waited `ageing_s` counts as one class more urgent, aft
 as two. So the class is about urgency, not about starving: with 600 s, a P2 ticket stands
 among P0 after 20 minutes. `ageing_s` 0 switches it off.
 
+A tenant may be at its cap of running tasks: then it is passed over, and gains nothing by it; when it may run
+again it goes on from where its class is by then.
+
 A ticket whose `available_at` lies ahead is held aside until then. All operations cost
-O(log n); removal is lazy and is compacted away.
+O(log n), and O(1) for a tenant's tickets that arrive in the order of their age, as nearly all
+do; removal is lazy and is compacted away.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flik.domain.task import Priority, Ticket
 
@@ -41,13 +46,42 @@ class _Entry:
     level: int | None  # None while it waits for `available_at`
 
 
-@dataclass(slots=True)
 class _Flow:
-    """One tenant's tickets in one class: a heap of (queued_at, task_id), some of them stale."""
+    """One tenant's tickets in one class, the oldest first, as (queued_at, task_id), some of them stale."""
 
-    waiting: list[tuple[float, str]] = field(default_factory=list)
-    live: int = 0
-    start: float = 0.0  # the virtual start of its next grant
+    __slots__ = ("_late", "_ordered", "live", "start")
+
+    def __init__(self, start: float) -> None:
+        self._ordered: deque[tuple[float, str]] = deque()
+        self._late: list[tuple[float, str]] = []  # a heap: what arrived after a younger one
+        self.live = 0
+        self.start = start  # the virtual start of its next grant
+
+    def __len__(self) -> int:
+        return len(self._ordered) + len(self._late)
+
+    def push(self, ticket: Ticket) -> None:
+        entry = (ticket.queued_at, ticket.task_id)
+        if self._ordered and entry < self._ordered[-1]:
+            heapq.heappush(self._late, entry)
+        else:
+            self._ordered.append(entry)
+        self.live += 1
+
+    def pop(self, is_live: Callable[[str], bool]) -> str:
+        """Remove and return the oldest that is live; there must be one."""
+        has_stale = self.live < len(self)
+        while True:
+            late, ordered = self._late, self._ordered
+            _, task_id = heapq.heappop(late) if late and (not ordered or late[0] < ordered[0]) else ordered.popleft()
+            if not has_stale or is_live(task_id):
+                self.live -= 1
+                return task_id
+
+    def drop_stale(self, is_live: Callable[[str], bool]) -> None:
+        self._ordered = deque(entry for entry in self._ordered if is_live(entry[1]))
+        self._late = [entry for entry in self._late if is_live(entry[1])]
+        heapq.heapify(self._late)
 
 
 class _Class:
@@ -68,10 +102,9 @@ class _Class:
         flow = self._flows.get(ticket.tenant_id)
         if flow is None:
             start = max(self._virtual, self._finished.pop(ticket.tenant_id, 0.0))
-            flow = self._flows[ticket.tenant_id] = _Flow(start=start)
+            flow = self._flows[ticket.tenant_id] = _Flow(start)
             self._schedule(ticket.tenant_id, flow)
-        heapq.heappush(flow.waiting, (ticket.queued_at, ticket.task_id))
-        flow.live += 1
+        flow.push(ticket)
 
     def remove(self, ticket: Ticket, is_live: Callable[[str], bool]) -> None:
         """Forget one ticket, which is no longer live; its heap entry goes when it surfaces."""
@@ -79,32 +112,42 @@ class _Class:
         flow.live -= 1
         if flow.live == 0:
             self._leave(ticket.tenant_id, flow.start)
-        elif len(flow.waiting) > 2 * flow.live + 16:
-            flow.waiting = [entry for entry in flow.waiting if is_live(entry[1])]
-            heapq.heapify(flow.waiting)
+        elif len(flow) > 2 * flow.live + 16:
+            flow.drop_stale(is_live)
 
-    def take(self, is_live: Callable[[str], bool]) -> str:
-        """Remove and return the id of the ticket that is next. The class must hold one."""
-        while True:
+    def take(self, limit: int, is_live: Callable[[str], bool], spare: Callable[[str], bool] | None) -> list[str]:
+        """Remove and return the ids of up to `limit` tickets, the next ones of tenants that have room."""
+        taken: list[str] = []
+        passed_over: list[str] = []
+        while len(taken) < limit and (tenant_id := self._next_tenant()) is not None:
+            if spare is None or spare(tenant_id):
+                taken.append(self._take_from(tenant_id, is_live))
+            else:
+                passed_over.append(tenant_id)
+        for tenant_id in passed_over:
+            flow = self._flows[tenant_id]
+            flow.start = max(flow.start, self._virtual)
+            self._schedule(tenant_id, flow)
+        return taken
+
+    def _next_tenant(self) -> str | None:
+        while self._order:
             start, _, tenant_id = heapq.heappop(self._order)
             flow = self._flows.get(tenant_id)
             if flow is not None and flow.start == start:
-                break
-        self._virtual = start
-        flow.start = start + 1.0 / max(1, self._weight_of(tenant_id))
-        task_id = self._oldest(flow, is_live)
-        flow.live -= 1
+                return tenant_id
+        return None
+
+    def _take_from(self, tenant_id: str, is_live: Callable[[str], bool]) -> str:
+        flow = self._flows[tenant_id]
+        self._virtual = flow.start
+        flow.start += 1.0 / max(1, self._weight_of(tenant_id))
+        task_id = flow.pop(is_live)
         if flow.live:
             self._schedule(tenant_id, flow)
         else:
             self._leave(tenant_id, flow.start)
         return task_id
-
-    def _oldest(self, flow: _Flow, is_live: Callable[[str], bool]) -> str:
-        while True:
-            _, task_id = heapq.heappop(flow.waiting)
-            if is_live(task_id):
-                return task_id
 
     def _schedule(self, tenant_id: str, flow: _Flow) -> None:
         self._arrivals += 1
@@ -153,9 +196,9 @@ class Lane:
 
     def add(self, ticket: Ticket, now: float) -> bool:
         """Hold a ticket; return False, changing nothing, when its task is held already."""
-        if ticket.task_id in self._entries:
+        entry = _Entry(ticket, None)
+        if self._entries.setdefault(ticket.task_id, entry) is not entry:
             return False
-        entry = self._entries[ticket.task_id] = _Entry(ticket, None)
         self._depth[ticket.priority] += 1
         if ticket.available_at > now:
             heapq.heappush(self._delayed, (ticket.available_at, ticket.task_id))
@@ -174,16 +217,19 @@ class Lane:
             self._classes[entry.level].remove(entry.ticket, self._live_at(entry.level))
         return entry.ticket
 
-    def take(self, limit: int, now: float) -> list[Ticket]:
-        """Remove and return up to `limit` tickets in the order in which they are to be granted."""
+    def take(self, limit: int, now: float, spare: Callable[[str], bool] | None = None) -> list[Ticket]:
+        """Remove and return up to `limit` tickets in the order in which they are to be granted.
+
+        `spare` is asked before each: whether its tenant may have one more running, and if so, to count it.
+        """
         self._advance(now)
         taken: list[Ticket] = []
         for level, tenants in enumerate(self._classes):
-            is_live = self._live_at(level)
-            while tenants and len(taken) < limit:
-                entry = self._entries.pop(tenants.take(is_live))
-                self._depth[entry.ticket.priority] -= 1
-                taken.append(entry.ticket)
+            if tenants and len(taken) < limit:
+                for task_id in tenants.take(limit - len(taken), self._live_at(level), spare):
+                    entry = self._entries.pop(task_id)
+                    self._depth[entry.ticket.priority] -= 1
+                    taken.append(entry.ticket)
         return taken
 
     def ready(self, now: float) -> bool:
@@ -245,5 +291,6 @@ class Lane:
 
     def _compact_ageing(self) -> None:
         if len(self._ageing) > 2 * len(self._entries) + 64:
-            self._ageing = list({entry for entry in self._ageing if self._live_at(entry[2])(entry[1])})
-            heapq.heapify(self._ageing)
+            entries = self._entries
+            live = {each for each in self._ageing if (held := entries.get(each[1])) and held.level == each[2]}
+            self._ageing = sorted(live)  # a sorted list is a heap

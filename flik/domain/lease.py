@@ -7,13 +7,20 @@ moment and is rebuilt, with every lease starting afresh.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from flik.domain.task import TaskView
 
 
 @dataclass(slots=True)
 class Lease:
-    """One running attempt. `allowed` is the last attempt number the task may use."""
+    """One running attempt. `allowed` is the last attempt number the task may use.
+
+    `shown` is how readers are to see the task once this attempt completes, but for time, result
+    and artifacts; None after a restart of the queue.
+    """
 
     task_id: str
     token: str
@@ -26,6 +33,7 @@ class Lease:
     allowed: int
     expires_at: float
     hard_deadline_at: float
+    shown: TaskView | None = None
 
 
 class Leases:
@@ -34,6 +42,7 @@ class Leases:
     def __init__(self, lease_s: float) -> None:
         self._lease_s = lease_s
         self._by_task: dict[str, Lease] = {}
+        self._of_tenant: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._by_task)
@@ -43,6 +52,8 @@ class Leases:
 
     def hold(self, lease: Lease) -> None:
         """Start to hold a lease; one that was held for the same task before is superseded."""
+        if lease.task_id not in self._by_task:  # a task never changes its tenant
+            self._of_tenant[lease.tenant_id] += 1
         self._by_task[lease.task_id] = lease
 
     def get(self, task_id: str, token: str) -> Lease | None:
@@ -63,9 +74,14 @@ class Leases:
 
     def release(self, task_id: str, token: str | None = None) -> Lease | None:
         """Stop holding a lease (with `token`: only if it is the current one); None when there is none."""
-        if token is not None and self.get(task_id, token) is None:
+        lease = self._by_task.get(task_id)
+        if lease is None or token not in (None, lease.token):
             return None
-        return self._by_task.pop(task_id, None)
+        del self._by_task[task_id]
+        self._of_tenant[lease.tenant_id] -= 1
+        if not self._of_tenant[lease.tenant_id]:
+            del self._of_tenant[lease.tenant_id]
+        return lease
 
     def lapsed(self, now: float) -> list[Lease]:
         """Return the leases whose worker was not heard of in time."""
@@ -83,3 +99,7 @@ class Leases:
     def running(self, task_type: str) -> int:
         """Return how many leases of this type are held."""
         return sum(lease.task_type == task_type for lease in self._by_task.values())
+
+    def running_of(self, tenant_id: str) -> int:
+        """Return how many leases are held on tasks of this tenant."""
+        return self._of_tenant[tenant_id]

@@ -13,6 +13,7 @@ them than tasks in flight.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -58,33 +59,44 @@ class Window:
         """Return about how many tasks of this priority wait in PostgreSQL only."""
         return sum(backlog.beyond for (level, _), backlog in self._backlogs.items() if level == priority)
 
+    def waiting_of(self, tenant_id: str, priority: int) -> int:
+        """Return about how many tasks of a tenant wait, in memory or in PostgreSQL only."""
+        backlog = self._backlogs.get((priority, tenant_id))
+        return backlog.held + backlog.beyond if backlog else 0
+
     def admits(self, ticket: Ticket, *, counted: bool = False) -> bool:
         """Decide about a ticket that is offered; when True, the caller must hold it.
 
         `counted` says that it comes from a scan: it may be in the rest's estimate already, and will be offered again.
         """
-        backlog = self._backlogs.setdefault(_key(ticket), Backlog())
-        if backlog.reading and backlog.reads_on_after is not None and ticket.task_id > backlog.reads_on_after:
-            if not counted:
-                backlog.offered_meanwhile.append(ticket)
-            return False
-        if backlog.reads_on_after is None and backlog.held >= self.share() and ticket.task_id > backlog.last_held_id:
-            backlog.reads_on_after = backlog.last_held_id
-        if backlog.reads_on_after is not None and ticket.task_id > backlog.reads_on_after:
-            backlog.beyond += not counted
-            return False
-        self._count(backlog, ticket)
-        return True
-
-    def left(self, ticket: Ticket) -> None:
-        """Note that a held ticket was granted, cancelled or expired."""
         key = _key(ticket)
         backlog = self._backlogs.get(key)
         if backlog is None:
-            return
-        backlog.held -= 1
-        if backlog.held <= 0 and backlog.reads_on_after is None:
-            del self._backlogs[key]
+            backlog = self._backlogs[key] = Backlog()
+        if backlog.reads_on_after is None and ticket.task_id > backlog.last_held_id and backlog.held >= self.share():
+            backlog.reads_on_after = backlog.last_held_id
+        if backlog.reads_on_after is None or ticket.task_id <= backlog.reads_on_after:
+            self._count(backlog, ticket)
+            return True
+        if not backlog.reading:
+            backlog.beyond += not counted
+        elif not counted:
+            backlog.offered_meanwhile.append(ticket)
+        return False
+
+    def left(self, ticket: Ticket) -> None:
+        """Note that a held ticket was granted, cancelled or expired."""
+        self.left_together((ticket,))
+
+    def left_together(self, tickets: Iterable[Ticket]) -> None:
+        """Note that held tickets were granted."""
+        for key, count in Counter(map(_key, tickets)).items():
+            backlog = self._backlogs.get(key)
+            if backlog is None:
+                continue
+            backlog.held -= count
+            if backlog.held <= 0 and backlog.reads_on_after is None:
+                del self._backlogs[key]
 
     def start_reading(self, key: BacklogKey, rows: int) -> None:
         """Note a backlog that was found in PostgreSQL; it is read from its start, whatever of it was offered before."""

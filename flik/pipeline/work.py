@@ -10,23 +10,32 @@ refuses it.
 
 Timeouts: at the soft one the provider is told to wind down, at the hard one it is cancelled
 and the task fails for good. On `drain` the worker asks for nothing more, finishes what it can
-in the given time and hands the rest back; a handed-back attempt does not count.
+in the given time and hands the rest back; a handed-back attempt does not count. Handed back is
+also what found the provider's back end away; then the worker asks for nothing for a while, and
+for one task to find out (`flik/pipeline/back_end.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
 
+from flik.domain import trace
+from flik.domain.breaker import Call, Refused, room
 from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, StoredArtifact, Worker
-from flik.errors import ProviderError, Unavailable
+from flik.errors import ProviderError, ProviderUnavailable, Unavailable
+from flik.pipeline.back_end import BackEnd
+from flik.pipeline.collector import collect_seldom
 from flik.pipeline.ports import Beat, QueueForWorker
+from flik.pipeline.timeouts import Timeouts
 from flik.providers.base import Artifact, Context, Progress, Provider, Request, Result, TextChunk
 from flik.telemetry import log_as
 
@@ -43,11 +52,13 @@ class Artifacts(Protocol):
         """Store one file, replacing an earlier try of the same attempt."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Run:
     """One task in work."""
 
     grant: Grant
+    call: Call
+    context: Context
     progress: float = 0.0
     task: asyncio.Task[None] | None = None
     handing_back: bool = False
@@ -61,6 +72,25 @@ class _Draft:
     files: list[StoredArtifact] = field(default_factory=list)
     chunks: list[str] = field(default_factory=list)
     result: Result | None = None
+
+    def note(self, run: _Run, output: Progress | TextChunk | Result) -> None:
+        """Take in what the provider brought forth."""
+        if isinstance(output, Result):
+            self.result = output
+        elif isinstance(output, TextChunk):
+            self.chunks.append(output.text)
+        else:
+            run.progress = max(run.progress, min(1.0, output.fraction))
+
+
+def _wind_down(run: _Run) -> None:
+    run.context.wind_down.set()
+
+
+def _time_out(run: _Run) -> None:
+    run.timed_out = True
+    if run.task is not None:
+        run.task.cancel()
 
 
 class TaskWorker:
@@ -86,6 +116,7 @@ class TaskWorker:
         self._worker = worker
         self._queue = queue
         self._provider = provider
+        self._back_end = BackEnd()
         self._artifacts = artifacts
         self._read_payload = read_payload
         self._slots = slots
@@ -93,6 +124,7 @@ class TaskWorker:
         self._drain_s = drain_s
         self._leaving: asyncio.Task[None] | None = None
         self._runs: dict[str, _Run] = {}
+        self._timeouts: Timeouts[_Run] = Timeouts(_wind_down, _time_out)
         self._outcomes: list[Outcome] = []
         self._reporting: dict[str, str] = {}  # task -> token: outcomes not yet accepted or refused
         self._slot_freed = asyncio.Event()
@@ -102,6 +134,7 @@ class TaskWorker:
 
     async def run(self) -> None:
         """Work until `drain` is called, or cancelled."""
+        collect_seldom()
         async with asyncio.TaskGroup() as group:
             loops = [group.create_task(loop(), name=loop.__name__) for loop in (self._beat_loop, self._settle_loop)]
             await self._lease_loop()
@@ -141,9 +174,15 @@ class TaskWorker:
             if free <= 0:
                 await self._slot_freed.wait()
                 continue
-            await self._lease(free)
+            answer = self._back_end.ask()
+            if isinstance(answer, Refused):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(answer.retry_after_s):
+                        await self._draining.wait()
+                continue
+            await self._lease(room(answer, free), answer)
 
-    async def _lease(self, free: int) -> None:
+    async def _lease(self, free: int, call: Call) -> None:
         asking = asyncio.ensure_future(self._queue.lease(self._worker, free, _POLL_S))
         draining = asyncio.ensure_future(self._draining.wait())
         await asyncio.wait({asking, draining}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,12 +193,23 @@ class TaskWorker:
         try:
             reply = asking.result()
         except Unavailable:
+            self._back_end.give_up(call)
             await asyncio.sleep(_PAUSE_S)
             return
-        for grant in reply.grants:
-            self._start(grant)
+        self._start_all(reply.grants, call)
         if reply.draining:
             self._start_to_leave()
+
+    def _start_all(self, grants: list[Grant], call: Call) -> None:
+        """Start what was granted, or hand it back if the back end went away meanwhile; a probe is for the first."""
+        if call.probe and not grants:
+            self._back_end.give_up(call)
+        for index, grant in enumerate(grants):
+            answer = call if call.probe and index == 0 else self._back_end.ask()
+            if isinstance(answer, Refused):
+                self._report(HandedBack(grant.task_id, grant.lease_token))
+            else:
+                self._start(grant, answer)
 
     def _give_back_late_grants(self, asking: asyncio.Future[Any]) -> None:
         """Hand back what a poll brings that was still open when the worker began to drain."""
@@ -168,15 +218,20 @@ class TaskWorker:
         for grant in asking.result().grants:
             self._report(HandedBack(grant.task_id, grant.lease_token))
 
-    def _start(self, grant: Grant) -> None:
+    def _start(self, grant: Grant, call: Call) -> None:
         self._revoke(grant.task_id)  # an attempt whose lease lapsed while this worker was silent
-        run = self._runs[grant.task_id] = _Run(grant)
+        traceparent = trace.continued(grant.trace_id, secrets.token_hex(8)) if grant.trace_id else None
+        context = Context(self._worker.version, self._worker.worker_id, traceparent=traceparent)
+        run = self._runs[grant.task_id] = _Run(grant, call, context)
+        self._timeouts.begin(run, grant.soft_timeout_s, grant.hard_timeout_s)
         run.task = asyncio.create_task(self._run(run))
         run.task.add_done_callback(lambda task: self._note_ended(run, unstarted=task.cancelled()))
 
     def _note_ended(self, run: _Run, *, unstarted: bool) -> None:
+        self._timeouts.end(run)
         if unstarted and run.handing_back:
             self._report(HandedBack(run.grant.task_id, run.grant.lease_token))
+        self._back_end.give_up(run.call)  # of a run that ended before it reached the provider
         if self._runs.get(run.grant.task_id) is run:
             del self._runs[run.grant.task_id]
         self._slot_freed.set()
@@ -193,14 +248,14 @@ class TaskWorker:
         )  # fmt: skip
         outcome = await self._outcome_of(run)
         if outcome is not None:
-            duration_ms = round((time.monotonic() - started) * 1000)
-            _log.debug("attempt ended: %s", type(outcome).__name__, extra={"durationMs": duration_ms})
+            if _log.isEnabledFor(logging.DEBUG):
+                duration_ms = round((time.monotonic() - started) * 1000)
+                _log.debug("attempt ended: %s", type(outcome).__name__, extra={"durationMs": duration_ms})
             self._report(outcome)
 
     async def _outcome_of(self, run: _Run) -> Outcome | None:
         """Run the provider to the end; None when the task was taken away."""
         task_id, token = run.grant.task_id, run.grant.lease_token
-        hard = asyncio.get_running_loop().call_later(run.grant.hard_timeout_s, self._time_out, run)
         try:
             return await self._generate(run)
         except asyncio.CancelledError:
@@ -216,42 +271,26 @@ class TaskWorker:
             _log.exception("the provider broke")
             message = f"{type(error).__name__}: {error}"[:MAX_MESSAGE_CHARS]
             return Failed(task_id, token, "provider_fault", message, retryable=True)
-        finally:
-            hard.cancel()
 
-    def _time_out(self, run: _Run) -> None:
-        run.timed_out = True
-        if run.task is not None:
-            run.task.cancel()
-
-    async def _generate(self, run: _Run) -> Completed:
+    async def _generate(self, run: _Run) -> Completed | HandedBack:
         grant = run.grant
-        context = Context(self._worker.version, self._worker.worker_id)
         payload = self._read_payload(grant.task_type, orjson.loads(grant.payload))
-        soft = asyncio.get_running_loop().call_later(grant.soft_timeout_s, context.wind_down.set)
+        request = Request(grant.task_id, grant.task_type, payload, grant.attempt)
         draft = _Draft()
         try:
-            async for output in self._provider.generate(
-                Request(grant.task_id, grant.task_type, payload, grant.attempt), context
-            ):
-                await self._take(run, draft, output)
-        finally:
-            soft.cancel()
+            with self._back_end.used(run.call):
+                async for output in self._provider.generate(request, run.context):
+                    self._back_end.answered(run.call)
+                    if isinstance(output, Artifact):
+                        draft.files.append(await self._artifacts.put(grant.task_id, grant.attempt, output))
+                    else:
+                        draft.note(run, output)
+        except ProviderUnavailable:
+            return HandedBack(grant.task_id, grant.lease_token)
         if draft.result is None:
             raise ProviderError("no_result", "the provider ended without a result", True)
         text = draft.result.text if draft.result.text is not None else "".join(draft.chunks) or None
         return Completed(grant.task_id, grant.lease_token, text, dict(draft.result.metadata), tuple(draft.files))
-
-    async def _take(self, run: _Run, draft: _Draft, output: Progress | TextChunk | Artifact | Result) -> None:
-        match output:
-            case Progress(fraction):
-                run.progress = max(run.progress, min(1.0, fraction))
-            case TextChunk(text):
-                draft.chunks.append(text)
-            case Artifact():
-                draft.files.append(await self._artifacts.put(run.grant.task_id, run.grant.attempt, output))
-            case Result():
-                draft.result = output
 
     # ---- beat
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from flik.domain.task import Status, StoredArtifact, TaskFilter, TaskView, Ticket, Worker
+from flik.domain.task import Status, StoredArtifact, TaskFilter, Ticket, Worker
 from flik.storage import queries
 from flik.storage.database import Database
 from flik.storage.tasks import conditions_of
@@ -29,6 +29,8 @@ class GrantedRow(NamedTuple):
     queued_at: float
     request_id: str | None
     trace_id: str | None
+    region: str
+    start_deadline_at: float | None
 
 
 class RunningRow(NamedTuple):
@@ -61,6 +63,18 @@ class Settlement(NamedTuple):
     artifacts: tuple[StoredArtifact, ...] = ()
 
 
+class Settled(NamedTuple):
+    """One task that a settlement moved. `attempt` is the number it has now; `ticket` is there when it is QUEUED."""
+
+    task_id: str
+    status: str
+    attempt: int
+    task_type: str
+    version: str
+    started_at: float
+    ticket: Ticket | None
+
+
 class QueueStore:
     """The table of tasks, for the queue of one region."""
 
@@ -84,10 +98,10 @@ class QueueStore:
             for ticket, token, worker in picks
         ]
         parameters = {"rows": orjson.dumps(rows).decode(), "now": now}
-        return [GrantedRow(*row) for row in await self._database.once(_SQL["grant_tasks"], parameters)]
+        return list(map(GrantedRow._make, await self._database.once(_SQL["grant_tasks"], parameters)))
 
-    async def settle(self, settlements: Sequence[Settlement], now: float) -> list[TaskView]:
-        """End attempts; return the tasks that were moved, without result and artifacts.
+    async def settle(self, settlements: Sequence[Settlement], now: float) -> list[Settled]:
+        """End attempts; return the tasks that were moved.
 
         A settlement whose lease token is not the task's current one changes nothing and is not
         among them, so repeating a call is harmless.
@@ -96,7 +110,7 @@ class QueueStore:
             Unavailable: PostgreSQL is away; whether it took effect is unknown.
         """
         parameters = {"rows": orjson.dumps([_row_of(each) for each in settlements]).decode(), "now": now}
-        return [TaskView(*row) for row in await self._database.once(_SQL["settle_tasks"], parameters)]
+        return list(map(_settled, await self._database.once(_SQL["settle_tasks"], parameters)))
 
     async def cancel(self, task_id: str, now: float) -> tuple[Status, bool] | None:
         """Cancel a task that is not finished; return (status before, whether it was cancelled), None if unknown."""
@@ -116,7 +130,7 @@ class QueueStore:
         conditions, parameters = conditions_of(wanted)
         sql = _SQL["replay_tasks"].format(conditions=conditions)
         rows = await self._database.once(sql, {**parameters, "limit": wanted.limit, "round": attempts, "now": now})
-        return [_ticket(row) for row in rows]
+        return list(map(Ticket._make, rows))
 
     async def expire(self, limit: int, now: float) -> list[str]:
         """End up to `limit` waiting tasks whose start deadline has passed; return their ids."""
@@ -162,26 +176,29 @@ class QueueStore:
 
     async def _tickets(self, query: str, **parameters: Any) -> list[Ticket]:
         rows = await self._database.repeatable(_SQL[query], {"region": self._region, **parameters})
-        return [_ticket(row) for row in rows]
+        return list(map(Ticket._make, rows))
 
 
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
-def _ticket(row: tuple[Any, ...]) -> Ticket:
-    return Ticket(*row)
+def _settled(row: tuple[Any, ...]) -> Settled:
+    task_id, status, attempt, task_type, version, started_at, tenant_id, priority, created_at, available_at = row
+    again = status == Status.QUEUED
+    ticket = Ticket(task_id, tenant_id, task_type, priority, created_at, available_at) if again else None
+    return Settled(task_id, status, attempt, task_type, version, started_at, ticket)
 
 
 def _row_of(settlement: Settlement) -> dict[str, Any]:
-    return {
-        "task_id": settlement.task_id,
-        "lease_token": settlement.lease_token,
-        "status": settlement.status,
-        "outcome": settlement.outcome,
-        "uncounted": int(settlement.uncounted),
-        "available_at": settlement.available_at,
-        "result": None if settlement.result is None else orjson.Fragment(settlement.result),
-        "error_code": settlement.error_code,
-        "error_message": settlement.error_message,
-        "artifacts": settlement.artifacts or None,
-    }
+    """Return what PostgreSQL must be told; what is left out is NULL."""
+    task_id, token, status, outcome, uncounted, available_at, result, error_code, error_message, artifacts = settlement
+    row: dict[str, Any] = {
+        "task_id": task_id, "lease_token": token, "status": status, "outcome": outcome, "uncounted": int(uncounted),
+    }  # fmt: skip
+    if result is not None:
+        row["result"] = orjson.Fragment(result)
+    if artifacts:
+        row["artifacts"] = artifacts
+    if status is not Status.COMPLETED:
+        row |= {"available_at": available_at, "error_code": error_code, "error_message": error_message}
+    return row

@@ -119,11 +119,11 @@ async def test_payloads_come_back_as_they_went(store: Store) -> None:
 
 
 async def test_a_grant_starts_an_attempt(store: Store) -> None:
-    (task,) = await submit(store, request_id="r1", trace_id="t1", priority=0)
+    (task,) = await submit(store, request_id="r1", trace_id="t1", priority=0, start_deadline_at=EPOCH + 200.0)
     token = str(uuid.uuid4())
     (row,) = await store.grant([(ticket_of(task), token, W1)], NOW)
     assert row[:7] == (task.task_id, token, "acme", "TEXT", 0, 1, 4)
-    assert row[8:] == (EPOCH, "r1", "t1")
+    assert row[8:] == (EPOCH, "r1", "t1", "us-east", EPOCH + 200.0)
     view = await seen(store, task)
     assert (view.status, view.attempt, view.started_at) == ("PROCESSING", 1, NOW)
     assert (view.worker_id, view.version) == ("w1", "v1")
@@ -166,11 +166,12 @@ async def test_a_completion_stores_result_and_artifacts(store: Store) -> None:
     row = await granted(store)
     files = (stored_file(1, width=None, height=None, duration_s=1.5), stored_file(0))
     (moved,) = await store.settle([completion(row, "naïve 猫", artifacts=files)], NOW + 5)
-    assert (moved.task_id, moved.status, moved.completed_at, moved.attempt) == (row.task_id, "COMPLETED", NOW + 5, 1)
+    assert moved == (row.task_id, "COMPLETED", 1, "TEXT", "v1", NOW, None)
     view = await seen(store, row)
+    assert (view.status, view.completed_at, view.attempt) == ("COMPLETED", NOW + 5, 1)
+    assert (view.task_type, view.version, view.started_at) == ("TEXT", "v1", NOW)
     assert view.result == {"text": "naïve 猫", "metadata": {}}
     assert view.artifacts == (files[1], files[0])
-    assert view._replace(result=None, artifacts=()) == moved
 
 
 async def test_only_the_current_token_settles(store: Store) -> None:
@@ -212,14 +213,19 @@ def _ticket(row: GrantedRow) -> Ticket:
 async def test_a_failure_to_be_tried_again_waits_for_its_time(store: Store) -> None:
     row = await granted(store)
     (moved,) = await store.settle([again(row, NOW + 5.25)], NOW)
-    assert (moved.status, moved.available_at, moved.completed_at, moved.attempt) == ("QUEUED", NOW + 5.25, None, 1)
-    assert (moved.error_code, moved.error_message) == ("overloaded", "too much")
+    assert (moved.status, moved.attempt) == ("QUEUED", 1)
+    assert moved.ticket == _ticket(row)._replace(available_at=NOW + 5.25)
+    view = await seen(store, row)
+    assert (view.status, view.available_at, view.completed_at, view.attempt) == ("QUEUED", NOW + 5.25, None, 1)
+    assert (view.error_code, view.error_message) == ("overloaded", "too much")
 
 
 async def test_a_failure_for_good_says_why(store: Store) -> None:
     row = await granted(store)
     (moved,) = await store.settle([failure(row)], NOW + 1)
-    assert (moved.status, moved.completed_at, moved.error_code) == ("FAILED", NOW + 1, "overloaded")
+    assert (moved.status, moved.ticket) == ("FAILED", None)
+    view = await seen(store, row)
+    assert (view.status, view.completed_at, view.error_code) == ("FAILED", NOW + 1, "overloaded")
 
 
 async def test_an_attempt_that_does_not_count_gives_its_number_back(store: Store) -> None:
@@ -237,7 +243,9 @@ async def test_what_has_no_attempt_left_fails_instead_of_waiting_for_ever(store:
         await store.settle([again(row, NOW)], NOW)
         (row,) = await store.grant([(_ticket(row), str(uuid.uuid4()), W1)], NOW)
     (moved,) = await store.settle([again(row, NOW + 60)], NOW + 1)
-    assert (moved.status, moved.attempt, moved.completed_at) == ("FAILED", 4, NOW + 1)
+    assert (moved.status, moved.attempt, moved.ticket) == ("FAILED", 4, None)
+    view = await seen(store, row)
+    assert (view.status, view.attempt, view.completed_at) == ("FAILED", 4, NOW + 1)
 
 
 async def test_the_last_attempt_handed_back_may_be_made_again(store: Store) -> None:
@@ -267,8 +275,9 @@ async def test_a_later_success_wipes_the_error_out(store: Store) -> None:
     row = await granted(store)
     await store.settle([again(row, NOW)], NOW)
     (row,) = await store.grant([(_ticket(row), str(uuid.uuid4()), W1)], NOW)
-    (moved,) = await store.settle([completion(row)], NOW)
-    assert (moved.error_code, moved.error_message) == (None, None)
+    await store.settle([completion(row)], NOW)
+    view = await seen(store, row)
+    assert (view.error_code, view.error_message) == (None, None)
 
 
 async def test_a_result_that_cannot_be_stored_is_refused_as_a_whole(store: Store) -> None:

@@ -11,7 +11,8 @@ FROM json_to_recordset(%(rows)s::json) AS p(task_id uuid, lease_token uuid, work
 WHERE t.task_id = p.task_id AND t.status = 'QUEUED' AND t.attempt < t.max_attempts
   AND (t.start_deadline_at IS NULL OR t.start_deadline_at > to_timestamp(%(now)s))
 RETURNING t.task_id::text, t.lease_token::text, t.tenant_id, t.task_type, t.priority, t.attempt, t.max_attempts,
-          t.payload::text, extract(epoch FROM t.created_at)::float8, t.request_id, t.trace_id
+          t.payload::text, date_part('epoch', t.created_at), t.request_id, t.trace_id, t.region,
+          date_part('epoch', t.start_deadline_at)
 
 -- name: settle_tasks
 -- PROCESSING -> COMPLETED | FAILED | CANCELLED | QUEUED (to be tried again), fenced by the lease token, with the
@@ -31,9 +32,9 @@ WITH settled AS (
          AS s(task_id uuid, lease_token uuid, status text, outcome text, uncounted smallint, available_at float8,
               result jsonb, error_code text, error_message text, artifacts json)
     WHERE t.task_id = s.task_id AND t.status = 'PROCESSING' AND t.lease_token = s.lease_token
-    RETURNING t.task_id, s.lease_token, s.outcome, s.uncounted, t.tenant_id, t.task_type, t.priority, t.region,
-              t.status, t.attempt, t.max_attempts, t.created_at, t.available_at, t.start_deadline_at, t.started_at,
-              t.completed_at, t.worker_id, t.version, t.error_code, t.error_message, t.request_id, s.artifacts
+    RETURNING t.task_id, s.lease_token, s.outcome, s.uncounted, t.tenant_id, t.task_type, t.priority, t.status,
+              t.attempt, t.created_at, t.available_at, t.started_at, t.worker_id, t.version, t.error_code,
+              t.error_message, s.artifacts
 ), ended AS (
     INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome, error_code,
                           error_message)
@@ -50,10 +51,10 @@ WITH settled AS (
               width integer, height integer, duration_s float8)
     WHERE s.status = 'COMPLETED'
 )
-SELECT task_id::text, tenant_id, task_type, priority, region, status::text, attempt, max_attempts,
-       extract(epoch FROM created_at)::float8, extract(epoch FROM available_at)::float8,
-       extract(epoch FROM start_deadline_at)::float8, extract(epoch FROM started_at)::float8,
-       extract(epoch FROM completed_at)::float8, worker_id, version, error_code, error_message, request_id
+SELECT task_id::text, status::text, attempt, task_type, version, date_part('epoch', started_at),
+       CASE WHEN status = 'QUEUED' THEN tenant_id END, CASE WHEN status = 'QUEUED' THEN priority END,
+       CASE WHEN status = 'QUEUED' THEN date_part('epoch', created_at) END,
+       CASE WHEN status = 'QUEUED' THEN date_part('epoch', available_at) END
 FROM settled
 
 -- name: cancel_task
@@ -87,7 +88,7 @@ WITH before AS (
     RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at
 )
 SELECT b.status::text, r.task_id::text, r.tenant_id, r.task_type, r.priority,
-       extract(epoch FROM r.created_at)::float8, extract(epoch FROM r.available_at)::float8
+       date_part('epoch', r.created_at), date_part('epoch', r.available_at)
 FROM before b LEFT JOIN retried r ON true
 
 -- name: replay_tasks
@@ -102,7 +103,7 @@ SET status = 'QUEUED', completed_at = NULL, available_at = to_timestamp(%(now)s)
 FROM found f
 WHERE t.task_id = f.task_id AND t.status = 'FAILED'
 RETURNING t.task_id::text, t.tenant_id, t.task_type, t.priority,
-          extract(epoch FROM t.created_at)::float8, extract(epoch FROM t.available_at)::float8
+          date_part('epoch', t.created_at), date_part('epoch', t.available_at)
 
 -- name: expire_tasks
 -- QUEUED -> EXPIRED when the start deadline has passed.
@@ -128,7 +129,7 @@ GROUP BY task_type, priority, tenant_id
 
 -- name: page_backlog
 SELECT task_id::text, tenant_id, task_type, priority,
-       extract(epoch FROM created_at)::float8, extract(epoch FROM available_at)::float8
+       date_part('epoch', created_at), date_part('epoch', available_at)
 FROM tasks
 WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
   AND task_type = %(task_type)s AND priority = %(priority)s
@@ -140,7 +141,7 @@ LIMIT %(limit)s
 -- Tasks submitted lately: found here when whoever committed them died before announcing them. The cast keeps the
 -- planner from the index of all that waits: by primary key only what is recent is read.
 SELECT task_id::text, tenant_id, task_type, priority,
-       extract(epoch FROM created_at)::float8, extract(epoch FROM available_at)::float8
+       date_part('epoch', created_at), date_part('epoch', available_at)
 FROM tasks
 WHERE region = %(region)s AND status::text = 'QUEUED' AND task_id > %(after)s::uuid
 ORDER BY tasks.task_id
@@ -149,7 +150,7 @@ LIMIT %(limit)s
 -- name: scan_waiting
 -- One page of a walk over everything that waits, in the order of the index.
 SELECT task_id::text, tenant_id, task_type, priority,
-       extract(epoch FROM created_at)::float8, extract(epoch FROM available_at)::float8
+       date_part('epoch', created_at), date_part('epoch', available_at)
 FROM tasks
 WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
   AND (task_type, priority, tenant_id, task_id)
@@ -159,6 +160,6 @@ LIMIT %(limit)s
 
 -- name: list_running
 SELECT task_id::text, lease_token::text, worker_id, task_type, priority, tenant_id,
-       extract(epoch FROM created_at)::float8, attempt, max_attempts, extract(epoch FROM started_at)::float8
+       date_part('epoch', created_at), attempt, max_attempts, date_part('epoch', started_at)
 FROM tasks
 WHERE region = %(region)s AND completed_at IS NULL AND status = 'PROCESSING'

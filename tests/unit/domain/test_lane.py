@@ -66,6 +66,16 @@ def test_tickets_of_one_moment_go_in_the_order_of_their_ids() -> None:
     assert take_ids(lane, 3) == ["t000001", "t000002", "t000003"]
 
 
+def test_late_arrivals_take_their_places_among_thousands() -> None:
+    in_order = [ticket(n, at=n) for n in range(0, 4000, 2)]
+    late = [ticket(n, at=n) for n in (1001, 1, 3999, 2001, 5)]
+    lane = lane_of(*in_order, *late, now=5000)
+    for gone in (0, 2, 1001, 3998, 2000):
+        assert lane.remove(f"t{gone:06}") is not None
+    expected = sorted(({each.task_id for each in in_order + late}) - {f"t{n:06}" for n in (0, 2, 1001, 3998, 2000)})
+    assert take_ids(lane, 5000, 5000) == expected
+
+
 # ---- between tenants
 
 
@@ -274,7 +284,12 @@ def test_what_left_is_not_remembered_for_ever() -> None:
 TENANTS = ("a", "b", "c")
 step = st.one_of(
     st.tuples(
-        st.just("add"), st.integers(0, 15), st.sampled_from(TENANTS), st.integers(0, 2), st.sampled_from([0, 0, 3, 40])
+        st.just("add"),
+        st.integers(0, 15),
+        st.sampled_from(TENANTS),
+        st.integers(0, 2),
+        st.sampled_from([0, 0, 3, 40]),
+        st.sampled_from([0, 0, 0, 1, 7, 30]),
     ),
     st.tuples(st.just("remove"), st.integers(0, 15)),
     st.tuples(st.just("take"), st.integers(0, 4)),
@@ -311,8 +326,8 @@ def test_lane_agrees_with_a_naive_model(steps: list[tuple[object, ...]], ageing_
     lane, model, now = Lane(ageing_s=ageing_s), NaiveLane(ageing_s), 0
     for what, *values in steps:
         match what, values:
-            case "add", [int(number), str(tenant), int(priority), int(delay)]:
-                new = ticket(number, tenant=tenant, priority=priority, at=now, due=now + delay)
+            case "add", [int(number), str(tenant), int(priority), int(delay), int(age)]:
+                new = ticket(number, tenant=tenant, priority=priority, at=now - age, due=now + delay)
                 assert lane.add(new, now) == (new.task_id not in model.held)
                 model.held.setdefault(new.task_id, new)
             case "remove", [int(number)]:
@@ -328,3 +343,79 @@ def test_lane_agrees_with_a_naive_model(steps: list[tuple[object, ...]], ageing_
         assert lane.ready(now) == any(each.available_at <= now for each in model.held.values())
         wakes = [each.available_at for each in model.held.values() if each.available_at > now]
         assert lane.wakes_at(now) == min(wakes, default=None)
+
+
+# ---- caps of running tasks
+
+
+class Caps:
+    """Counts what is taken of each tenant against its cap."""
+
+    def __init__(self, **caps: int) -> None:
+        self.left = Counter(caps)
+        self.capped = set(caps)
+
+    def __call__(self, tenant_id: str) -> bool:
+        if tenant_id not in self.capped:
+            return True
+        self.left[tenant_id] -= 1
+        return self.left[tenant_id] >= 0
+
+
+def test_a_tenant_at_its_cap_is_passed_over_and_the_others_get_its_place() -> None:
+    lane = lane_of(
+        *(ticket(n, tenant="capped") for n in range(10)), *(ticket(100 + n, tenant="free") for n in range(10))
+    )
+
+    taken = Counter(each.tenant_id for each in lane.take(8, 0, Caps(capped=2)))
+
+    assert taken == {"capped": 2, "free": 6}
+    assert len(lane) == 12
+
+
+def test_a_capped_tenant_s_urgent_tasks_do_not_hold_up_less_urgent_ones() -> None:
+    lane = lane_of(ticket(1, priority=0, tenant="capped"), ticket(2, priority=2, tenant="free"))
+
+    assert [each.tenant_id for each in lane.take(2, 0, Caps(capped=0))] == ["free"]
+    assert take_ids(lane, 2) == ["t000001"]
+
+
+def test_nothing_is_taken_and_nothing_lost_while_all_are_at_their_caps() -> None:
+    lane = lane_of(*(ticket(n, tenant=f"t{n % 3}") for n in range(9)))
+
+    assert lane.take(9, 0, Caps(t0=0, t1=0, t2=0)) == []
+    assert len(take_ids(lane, 9)) == 9
+
+
+def test_time_spent_at_the_cap_earns_no_credit() -> None:
+    lane = lane_of(
+        *(ticket(n, tenant="capped") for n in range(100)), *(ticket(500 + n, tenant="free") for n in range(200))
+    )
+    lane.take(60, 0, Caps(capped=0))
+
+    freed = Counter(each.tenant_id for each in lane.take(20, 0))
+
+    assert abs(freed["capped"] - 10) <= 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), max_size=60),
+    st.lists(st.tuples(st.integers(0, 12), st.dictionaries(st.integers(0, 4), st.integers(0, 3))), max_size=12),
+)
+def test_caps_hold_and_every_ticket_comes_out_once(
+    waiting: list[tuple[int, int]], rounds: list[tuple[int, dict[int, int]]]
+) -> None:
+    lane = lane_of(*(ticket(n, priority=p, tenant=f"t{tenant}") for n, (p, tenant) in enumerate(waiting)))
+    out: list[str] = []
+    for limit, caps in rounds:
+        named = {f"t{tenant}": cap for tenant, cap in caps.items()}
+        taken = lane.take(limit, 0, Caps(**named))
+        by_tenant = Counter(each.tenant_id for each in taken)
+        assert len(taken) <= limit
+        assert all(by_tenant[tenant] <= cap for tenant, cap in named.items())
+        if len(taken) < limit:  # only tenants at their caps are left
+            assert all(by_tenant[each.tenant_id] == named.get(each.tenant_id, -1) for each in lane)
+        out += [each.task_id for each in taken]
+    out += take_ids(lane, 100)
+    assert sorted(out) == sorted(f"t{n:06}" for n in range(len(waiting)))

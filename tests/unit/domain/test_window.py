@@ -243,3 +243,13 @@ def test_memory_is_bounded_however_large_the_backlog_is() -> None:
         most = max(most, len(backlogs.lane))
         backlogs.grant(20)
     assert most <= MIN_SHARE * 1.1  # and the few that nobody announced
+
+
+def test_tickets_that_leave_together_are_the_same_as_one_by_one() -> None:
+    together, singly = full_window(), full_window()
+    leaving = [ticket(n) for n in range(40)] + [ticket(900, tenant="unknown")]
+    together.left_together(leaving)
+    for each in leaving:
+        singly.left(each)
+    assert together.next_pages() == singly.next_pages() != []
+    assert together.share() == singly.share()

@@ -39,6 +39,7 @@ from flik.domain.task import (
 from flik.errors import Unavailable
 from flik.pipeline import schedule
 from flik.pipeline.ports import Beat, LeaseReply
+from flik.pipeline.queue import loops, reap, settle
 from flik.pipeline.schedule import QueuePolicy, TaskQueue
 from flik.storage.queue import GrantedRow
 
@@ -98,7 +99,7 @@ class World:
         return TaskQueue(self.store, self.hot, self.policy, self.clock)  # type: ignore[arg-type]  # its stand-in
 
     def held(self, task_type: str) -> list[Ticket]:
-        return list(self.queue._lanes[task_type])
+        return list(self.queue.waiting.lanes[task_type])
 
     async def start(self) -> None:
         try:
@@ -176,7 +177,7 @@ class World:
         await self.grant(a, b)
 
     async def grant(self, a: int, b: int) -> None:
-        await self.queue.grant_step()
+        await self.queue.granting.step()
         await turn()
         self._collect()
 
@@ -244,7 +245,7 @@ class World:
     async def _report(self, outcomes: list[Outcome]) -> bool:
         call = self._go(self.queue.settle(outcomes))
         await self.settle_all()
-        if not self.queue._rebuilt.is_set():
+        if not self.queue.rebuilt.is_set():
             call.cancel()
             return False
         assert call.done(), "a worker would wait for ever"
@@ -268,28 +269,28 @@ class World:
 
     async def settle_all(self) -> None:
         await turn()
-        while self.queue._settling:
-            await self.queue.settle_step()
+        while self.queue.settling.gathered:
+            await self.queue.settling.step()
             await turn()
 
     async def wait(self, a: int, b: int) -> None:
         self.clock.forward(JUMPS_S[a % len(JUMPS_S)])
-        if self.queue._rebuilt.is_set():
-            self.queue.reap_step(self.clock())
+        if self.queue.rebuilt.is_set():
+            self.queue.reaping.reap(self.clock())
             await self.settle_all()
             self._collect()
 
     async def sweep(self, a: int, b: int) -> None:
-        if self.queue._rebuilt.is_set():
-            await self.queue.sweep_step(self.clock())
+        if self.queue.rebuilt.is_set():
+            await self.queue.reaping.sweep(self.clock())
             await self.settle_all()
 
     async def scan(self, a: int, b: int) -> None:
         try:
-            if not self.queue._rebuilt.is_set():
+            if not self.queue.rebuilt.is_set():
                 await self.queue.rebuild()
-            await self.queue._read_pages()
-            await self.queue.scan_step(self.clock())
+            await self.queue.refilling.read_pages()
+            await self.queue.refilling.scan(self.clock())
         except Unavailable:
             await turn()
 
@@ -327,20 +328,20 @@ class World:
     async def _statement(self, call: str, a: int) -> None:
         queue = self.queue
         if call == "grant":
-            await queue.grant_step()
+            await queue.granting.step()
         elif self.had[WORKERS[a % 4]]:
             self._go(queue.settle([self._completion(grant) for grant in self.had[WORKERS[a % 4]]]))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            await queue.settle_step()
+            await queue.settling.step()
 
     async def cancel_in_grant(self, a: int, b: int) -> None:
         """A cancel commits while a grant is under way, before it or after it."""
         gates = (self.store.gates_before, self.store.gates_after)[b % 2]
         gate = gates["grant"] = asyncio.Event()
-        granting = asyncio.ensure_future(self.queue.grant_step())
+        granting = asyncio.ensure_future(self.queue.granting.step())
         await turn()
-        for task_id in sorted(self.queue._granting)[: 1 + a % 2]:
+        for task_id in sorted(self.queue.waiting.in_grant)[: 1 + a % 2]:
             if task_id in self.acknowledged:
                 await self._cancel(task_id)
         del gates["grant"]
@@ -371,7 +372,7 @@ class World:
         for task_type in TYPES:
             waits = [row.task for row in self.store.rows.values() if row.status is Status.QUEUED]
             # After a lost reply the queue may believe for a while that a task runs, or waits, that does not.
-            unknown = [task for task in waits if self.queue._is_busy(task.task_id)]
+            unknown = [task for task in waits if self.queue.waiting.is_busy(task.task_id)]
             held = [self.store.rows[ticket.task_id].task for ticket in self.held(task_type)]
             gone = [task for task in held if task not in waits]
             runs = sum(
@@ -457,9 +458,10 @@ async def play(steps: list[tuple[str, int, int]], window: int) -> None:
 def test_the_promises_hold_in_every_sequence(
     window: int, share: float, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedule, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(loops, "PAUSE_S", 0.0)
     monkeypatch.setattr("flik.domain.window.MIN_SHARE", 2)
-    monkeypatch.setattr(schedule, "_log", logging.getLogger("quiet"))
+    for part in (reap, settle, schedule):
+        monkeypatch.setattr(part, "_log", logging.getLogger("quiet"))
     logging.getLogger("quiet").setLevel(logging.CRITICAL)
 
     @settings(

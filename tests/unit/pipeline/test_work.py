@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from making import stored_file, worker
 
+from flik.domain.breaker import BreakerPolicy, Call
 from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, StoredArtifact, Worker
-from flik.errors import ProviderError, Unavailable
-from flik.pipeline import work
+from flik.errors import ProviderError, ProviderUnavailable, Unavailable
+from flik.pipeline import back_end, work
 from flik.pipeline.ports import Beat, BeatReply, LeaseReply
 from flik.pipeline.work import TaskWorker
 from flik.providers.base import Artifact, Context, Output, Progress, Request, Result, TextChunk
@@ -32,6 +33,7 @@ class QueueFake:
         self.draining = False
         self.settle_failures = 0
         self.lease_failures = 0
+        self.empty_replies = 0
         self.beat_failures = 0
         self.refuses = False
         self.changed = asyncio.Event()
@@ -47,6 +49,9 @@ class QueueFake:
         if self.lease_failures:
             self.lease_failures -= 1
             raise Unavailable("queue")
+        if self.empty_replies:
+            self.empty_replies -= 1
+            return LeaseReply([])
         while not self.pending:
             self.changed.clear()
             await self.changed.wait()
@@ -132,6 +137,14 @@ def fail_with(error: BaseException) -> Script:
     return script
 
 
+def fail_with_first(error: BaseException) -> Script:
+    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
+        raise error
+        yield Result()
+
+    return script
+
+
 async def hang(request: Request, context: Context) -> AsyncIterator[Output]:
     yield Progress(0.25)
     await asyncio.Event().wait()
@@ -211,6 +224,22 @@ async def test_a_text_is_the_chunks_when_the_result_has_none(stage: Stage) -> No
     stage.queue.give(grant())
     assert await stage.outcome() == Completed("t1", "token", "hello", {}, ())
     assert stage.provider.requests == [Request("t1", "TEXT", {"prompt": "x"}, 1)]
+
+
+async def test_a_provider_may_go_on_with_the_task_s_trace_and_each_attempt_has_a_span_of_its_own(stage: Stage) -> None:
+    seen: list[str | None] = []
+
+    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
+        seen.append(context.traceparent)
+        yield Result("done")
+
+    stage.provider.script = script
+    for number, trace_id in enumerate(("ab" * 16, "ab" * 16, None), start=1):
+        stage.queue.give(grant(number)._replace(trace_id=trace_id))
+        await stage.outcomes(number)
+
+    assert [each and each.split("-")[1] for each in seen] == ["ab" * 16, "ab" * 16, None]
+    assert seen[0] != seen[1]
 
 
 async def test_the_result_s_own_text_and_metadata_go_first(stage: Stage) -> None:
@@ -478,7 +507,7 @@ async def test_a_draining_worker_hands_back_what_takes_too_long(stage: Stage) ->
 
 async def test_what_was_granted_a_moment_before_the_drain_is_handed_back(stage: Stage) -> None:
     stage.provider.script = hang
-    stage.worker._start(grant())  # its first step is still to come
+    stage.worker._start_all([grant()], Call(0.0))  # its first step is still to come
     await stage.worker.drain(0.0)
     assert stage.queue.settled == [HandedBack("t1", "token")]
 
@@ -514,3 +543,118 @@ async def test_draining_waits_until_postgresql_took_the_outcomes(stage: Stage) -
     stage.queue.settle_failures = 0
     await draining
     assert stage.queue.settled == [Completed("t1", "token", "hello", {}, ())]
+
+
+# ---- a back end that is away
+
+
+@pytest.fixture
+async def cautious(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    """A worker with three slots that asks again a tenth of a second after it found the back end away."""
+    monkeypatch.setattr(back_end, "PROVIDER", BreakerPolicy(failures=1, open_s=0.1, most_open_s=0.1))
+    async with Stage(slots=3) as stage:
+        yield stage
+
+
+async def test_what_finds_the_back_end_away_is_handed_back_and_then_one_task_is_asked_for(cautious: Stage) -> None:
+    cautious.provider.script = fail_with_first(ProviderUnavailable("no route"))
+    cautious.queue.give(grant(1), grant(2), grant(3))
+    assert set(await cautious.outcomes(3)) == {HandedBack(f"t{n}", "token") for n in (1, 2, 3)}
+    await until(lambda: len(cautious.queue.asked) == 2)
+    assert cautious.queue.asked == [3, 1]
+
+
+async def test_probe_that_gets_through_opens_all_slots_again(cautious: Stage) -> None:
+    gate = asyncio.Event()
+
+    async def progress_and_wait(request: Request, context: Context) -> AsyncIterator[Output]:
+        yield Progress(0.1)
+        await gate.wait()
+        yield Result("fine")
+
+    cautious.provider.script = fail_with_first(ProviderUnavailable("no route"))
+    cautious.queue.give(grant(1), grant(2), grant(3))
+    await cautious.outcomes(3)
+    cautious.provider.script = progress_and_wait
+    cautious.queue.give(*(grant(n) for n in range(4, 10)))
+    await until(lambda: cautious.provider.running == 3)
+    gate.set()
+    outcomes = await cautious.outcomes(9)
+    assert [type(outcome) for outcome in outcomes[3:]] == [Completed] * 6
+
+
+async def test_while_the_back_end_stays_away_one_task_at_a_time_pays_nothing_for_it(cautious: Stage) -> None:
+    cautious.provider.script = fail_with_first(ProviderUnavailable("no route"))
+    cautious.queue.give(*(grant(n) for n in range(6)))
+    assert {type(outcome) for outcome in await cautious.outcomes(6)} == {HandedBack}
+    assert cautious.queue.asked[:4] == [3, 1, 1, 1]
+
+
+async def test_what_a_poll_brings_while_the_back_end_is_away_is_handed_back_untried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(back_end, "PROVIDER", BreakerPolicy(failures=1, open_s=60.0, most_open_s=60.0))
+    gate = asyncio.Event()
+
+    async def wait_and_fail(request: Request, context: Context) -> AsyncIterator[Output]:
+        await gate.wait()
+        raise ProviderUnavailable("no route")
+        yield Result()
+
+    async with Stage() as stage:
+        stage.provider.script = wait_and_fail
+        stage.queue.give(grant(1))
+        await until(lambda: stage.queue.asked == [2, 1])  # one runs, a poll is open
+        gate.set()
+        await stage.outcomes(1)
+        stage.queue.give(grant(2))
+        assert await stage.outcomes(2) == [HandedBack("t1", "token"), HandedBack("t2", "token")]
+        assert [request.task_id for request in stage.provider.requests] == ["t1"]
+
+
+async def test_probe_for_which_there_is_no_task_is_asked_for_again(cautious: Stage) -> None:
+    cautious.provider.script = fail_with_first(ProviderUnavailable("no route"))
+    cautious.queue.give(grant(1), grant(2), grant(3))
+    await until(lambda: cautious.queue.asked)
+    cautious.queue.empty_replies, cautious.queue.lease_failures = 2, 2
+    await cautious.outcomes(3)
+    cautious.provider.script = say("fine")
+    cautious.queue.give(grant(4))
+    assert (await cautious.outcomes(4))[3] == Completed("t4", "token", "fine", {}, ())
+    assert cautious.queue.asked[:6] == [3, 1, 1, 1, 1, 1]
+
+
+async def test_probe_that_is_taken_away_before_it_began_makes_room_for_the_next(cautious: Stage) -> None:
+    cautious.provider.script = fail_with_first(ProviderUnavailable("no route"))
+    cautious.queue.give(grant(1))
+    await cautious.outcomes(1)
+    probe = await probe_of(cautious)
+    cautious.worker._start_all([grant(2)], probe)
+    cautious.worker._revoke("t2")
+    await until(lambda: not cautious.worker._runs)
+    assert (await probe_of(cautious)) is not probe
+
+
+async def probe_of(stage: Stage) -> Call:
+    """Take the probe out of the hands of the worker's own loop, which is stopped for it."""
+    assert stage.run is not None
+    stage.run.cancel()
+    answers: list[Any] = []
+
+    def is_probe() -> bool:
+        answers.append(stage.worker._back_end.ask())
+        return isinstance(answers[-1], Call)
+
+    await until(is_probe)
+    return cast(Call, answers[-1])
+
+
+async def test_worker_that_waits_for_its_back_end_can_be_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(back_end, "PROVIDER", BreakerPolicy(failures=1, open_s=60.0, most_open_s=60.0))
+    async with Stage() as stage:
+        stage.provider.script = fail_with_first(ProviderUnavailable("no route"))
+        stage.queue.give(grant(1), grant(2))
+        await stage.outcomes(2)
+        await stage.worker.drain(1.0)
+        assert stage.run is not None
+        await asyncio.wait_for(stage.run, 2.0)
