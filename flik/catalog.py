@@ -40,11 +40,17 @@ class _Strict(BaseModel):
 
 
 class ScriptedFailure(_Strict):
-    """One failure the simulated provider is told to have."""
+    """One failure the simulated provider is told to have; `provider_unavailable` is the back end that is away."""
 
     code: ErrorCode = "scripted_failure"
     message: str = Field(default="a failure that was asked for", max_length=500)
     retryable: bool = True
+    calls: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="With provider_unavailable: so many calls in one process find it away, the next one works.",
+    )
 
 
 class Script(_Strict):

@@ -4,6 +4,9 @@ A local folder (file:///...) by default, S3 and others by URL. Keys are made her
 task id, the attempt and the index, never from a caller's text, and look like
 `0199.../1-0.png`. Writing a key again replaces it whole: a reader sees the old bytes or the
 new ones, never a mixture. Calls don't block the event loop.
+
+While the store is away, calls are refused at once (`flik/guard.py`). Away is: it cannot be
+reached, or does not answer in time. That something is not there is an answer.
 """
 
 from __future__ import annotations
@@ -11,20 +14,23 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError
+from obstore.exceptions import BaseError, GenericError, NotFoundError
 from obstore.store import LocalStore, from_url
 
+from flik.domain.breaker import BreakerPolicy, Verdict
 from flik.domain.task import StoredArtifact
 from flik.errors import ArtifactNotFound, SettingInvalid, Unavailable
+from flik.guard import Guard
 from flik.providers.base import Artifact
+from flik.telemetry import Metrics
 
 EXTENSIONS: Mapping[str, str] = {
     "text/plain": "txt",
@@ -34,6 +40,10 @@ EXTENSIONS: Mapping[str, str] = {
     "video/mp4": "mp4",
 }
 CHUNK_BYTES = 1024 * 1024
+READ_WITHIN_S = 10.0  # a size, or one chunk
+WRITE_WITHIN_S = 120.0  # a whole film, on a slow line
+BREAKER = BreakerPolicy()
+_NOWHERE = "probe/1-0.bin"
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}/\d{1,9}-\d{1,9}\.[a-z0-9]{1,8}", re.ASCII)
 
@@ -64,15 +74,12 @@ def _checked(key: str) -> str:
     return key
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what the object store raises into Flik's errors."""
-    try:
-        yield
-    except (NotFoundError, FileNotFoundError):
-        raise ArtifactNotFound("the artifact is not there (any more)") from None
-    except (BaseError, OSError) as error:
-        raise Unavailable("artifacts") from error
+def verdict_of(error: Exception) -> Verdict:
+    """Return what a call's failure says about the store."""
+    if isinstance(error, NotFoundError | FileNotFoundError):
+        return Verdict.ANSWERED
+    away = isinstance(error, GenericError | OSError)  # a TimeoutError is an OSError
+    return Verdict.AWAY if away else Verdict.ANSWERED
 
 
 def _force_to_disk(path: Path) -> None:
@@ -88,9 +95,10 @@ def _force_to_disk(path: Path) -> None:
 class ArtifactStore:
     """Reads and writes artifacts in one object store, opened by `open_store`."""
 
-    def __init__(self, store: Any, folder: Path | None = None) -> None:
+    def __init__(self, store: Any, folder: Path | None = None, measured: Metrics | None = None) -> None:
         self._store = store
         self._folder = folder  # of a local store: what is put there is forced to disk
+        self._guard = Guard("artifacts", self._ask, BREAKER, measured=measured)
 
     async def put(self, task_id: str, attempt: int, artifact: Artifact) -> StoredArtifact:
         """Store an artifact, in place of what was there, and return where it lies; then it is on disk.
@@ -99,7 +107,7 @@ class ArtifactStore:
             Unavailable: the store did not take it; putting it again is safe.
         """
         key = key_of(task_id, attempt, artifact)
-        with _translated():
+        async with self._reached(WRITE_WITHIN_S):
             await obstore.put_async(self._store, key, artifact.data)
             if self._folder is not None:
                 await asyncio.to_thread(_force_to_disk, self._folder / key)
@@ -122,7 +130,7 @@ class ArtifactStore:
             Unavailable: the store is away.
         """
         checked = _checked(key)
-        with _translated():
+        async with self._reached(READ_WITHIN_S):
             return int((await obstore.head_async(self._store, checked))["size"])
 
     async def get_range(self, key: str, start: int, end: int) -> bytes:
@@ -130,7 +138,7 @@ class ArtifactStore:
         checked = _checked(key)
         if end <= start:
             return b""
-        with _translated():
+        async with self._reached(READ_WITHIN_S):
             return bytes(await obstore.get_range_async(self._store, checked, start=start, end=end))
 
     async def stream(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
@@ -141,14 +149,31 @@ class ArtifactStore:
     async def delete(self, key: str) -> None:
         """Remove an artifact; removing what is not there does nothing."""
         checked = _checked(key)
-        with _translated():
+        async with self._reached(READ_WITHIN_S):
             try:
                 await obstore.delete_async(self._store, checked)
             except (NotFoundError, FileNotFoundError):
                 return
 
+    @asynccontextmanager
+    async def _reached(self, within_s: float) -> AsyncIterator[None]:
+        """Refuse while the store is away, give up after `within_s`, and turn what it raises into Flik's errors."""
+        try:
+            with self._guard.call(verdict_of):
+                async with asyncio.timeout(within_s):
+                    yield
+        except (NotFoundError, FileNotFoundError):
+            raise ArtifactNotFound("the artifact is not there (any more)") from None
+        except (BaseError, OSError) as error:
+            raise Unavailable("artifacts") from error
 
-def open_store(url: str) -> ArtifactStore:
+    async def _ask(self) -> None:
+        """Probe: look for what is not there."""
+        with suppress(NotFoundError, FileNotFoundError):
+            await obstore.head_async(self._store, _NOWHERE)
+
+
+def open_store(url: str, measured: Metrics | None = None) -> ArtifactStore:
     """Open the object store at a URL: file:///folder (made if it is missing), memory:///, s3://bucket/prefix ...
 
     Raises:
@@ -156,9 +181,9 @@ def open_store(url: str) -> ArtifactStore:
     """
     try:
         if urlsplit(url).scheme != "file":
-            return ArtifactStore(from_url(url))
+            return ArtifactStore(from_url(url), None, measured)
         folder = Path(unquote(urlsplit(url).path))
         folder.mkdir(parents=True, exist_ok=True)
-        return ArtifactStore(LocalStore(folder, automatic_cleanup=True), folder)
+        return ArtifactStore(LocalStore(folder, automatic_cleanup=True), folder, measured)
     except (BaseError, OSError, ValueError) as error:
         raise SettingInvalid("artifact store URL", str(error).splitlines()[0]) from None

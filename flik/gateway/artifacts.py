@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
@@ -10,10 +11,13 @@ from starlette.responses import Response, StreamingResponse
 
 from flik.artifacts import link
 from flik.artifacts.store import content_type_of
+from flik.errors import ArtifactNotFound, Unavailable
 from flik.gateway import problems
 from flik.gateway.parts import parts_of
 
 router = APIRouter(tags=["artifacts"])
+# A browser shows a picture or a film as a small page around it; that page may load itself and nothing else.
+_CSP = "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
 @router.get(
@@ -22,7 +26,7 @@ router = APIRouter(tags=["artifacts"])
     responses={
         200: {"description": "The bytes", "content": {"*/*": {}}},
         206: {"description": "The bytes of a range", "content": {"*/*": {}}},
-        **problems.responses(404, 416, 503),
+        **problems.responses(ArtifactNotFound, 416, Unavailable),
     },
 )
 @router.head("/artifacts/{key:path}", include_in_schema=False)
@@ -43,7 +47,7 @@ async def get_artifact(request: Request, key: str, expires: str = "", signature:
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, max-age=3600",
         "Content-Disposition": "inline",
-        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": _CSP,
     }
     if isinstance(wanted, link.Part):
         headers["Content-Range"] = wanted.content_range(size)
@@ -51,4 +55,12 @@ async def get_artifact(request: Request, key: str, expires: str = "", signature:
     media_type = content_type_of(key)
     if request.method == "HEAD":
         return Response(None, status, headers, media_type)
-    return StreamingResponse(parts.artifacts.stream(key, start, end), status, headers, media_type)
+    chunks = parts.artifacts.stream(key, start, end)
+    first = await anext(chunks, b"")  # before the answer begins: a store that is away is a 503 until then
+    return StreamingResponse(_following(first, chunks), status, headers, media_type)
+
+
+async def _following(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in chunks:
+        yield chunk

@@ -3,7 +3,9 @@
 A provider turns one request into a stream of outputs: any number of `Progress`,
 `TextChunk` and `Artifact`, then exactly one `Result`, which ends the stream. It raises
 `flik.errors.ProviderError` and says there whether a retry is worth it; any other exception
-counts as a retryable fault of the provider.
+counts as a retryable fault of the provider. When the back end is away, whatever it is asked
+for, it raises `flik.errors.ProviderUnavailable`: the attempt is not counted, and the replica
+takes one task at a time until one gets through.
 
 It runs inside a model replica's event loop: work that takes the CPU for more than a few
 milliseconds belongs in a thread. Cancelling the consuming task cancels the provider at its
@@ -87,6 +89,7 @@ class Provider(Protocol):
         """Yield outputs, the `Result` last.
 
         Raises:
+            ProviderUnavailable: the back end is away.
             ProviderError: the back end failed, and whether a retry is worth it.
         """
         ...

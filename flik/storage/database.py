@@ -3,6 +3,12 @@
 A `Database` is opened where it is used and never crosses Ray; what crosses is the URL. Two
 kinds of statements run on it: reads and idempotent writes are tried a second time when the
 connection turns out to be dead (PostgreSQL was restarted), everything else is tried once.
+
+While PostgreSQL is away, statements are refused at once (`flik/guard.py`). Away is: no connection
+in time, or no answer in time. An error that PostgreSQL sends is an answer, and a connection that
+was cut proves nothing: PostgreSQL may have started again already. After a second without an
+answer a statement is suspicious, and PostgreSQL is asked something simple: whether the others
+need not wait, or the statement is just slow.
 """
 
 from __future__ import annotations
@@ -14,13 +20,19 @@ from typing import Any, Self
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from flik.domain.breaker import BreakerPolicy, Verdict
 from flik.errors import Unavailable
+from flik.guard import PROBE_S, Guard
+from flik.telemetry import Metrics
 
 # The statements of the queue join a table to `unnest()`. Without fresh statistics the planner answers that
 # with a hash join over a sequential scan, and settling falls from 15,900 to 330 tasks a second (measured
 # 2026-11). The rows are always few and found by primary key, so the plan is pinned.
 PINNED_PLANS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c enable_bitmapscan=off"
 
+# Open for at most a second: writes are to go on within 5 s of PostgreSQL's return, of which connecting takes some.
+BREAKER = BreakerPolicy(most_open_s=1.0)
+SUSPICIOUS_AFTER_S = 1.0
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 
@@ -33,9 +45,18 @@ class Database:
     """
 
     def __init__(
-        self, url: str, *, connections: int, pinned_plans: bool = False, wait_s: float = 2.0, within_s: float = 5.0
+        self,
+        url: str,
+        *,
+        connections: int,
+        pinned_plans: bool = False,
+        wait_s: float = 2.0,
+        within_s: float = 5.0,
+        measured: Metrics | None = None,
     ) -> None:
+        self._url = url
         self._within_s = within_s
+        self._guard = Guard("postgresql", self._connect_and_ask, BREAKER, measured=measured)
         self._abandoned: set[asyncio.Future[Any]] = set()
         options = "-c statement_timeout=30000 -c synchronous_commit=on -c timezone=UTC -c jit=off"
         self._pool = AsyncConnectionPool(
@@ -62,6 +83,7 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections."""
+        self._guard.close()
         await self._pool.close()
 
     async def once(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -71,7 +93,8 @@ class Database:
             Unavailable: PostgreSQL is away. Whether the statement took effect is unknown.
         """
         try:
-            return await self._run(sql, parameters)
+            with self._guard.call(verdict_of):
+                return await self._run(sql, parameters, self._within_s)
         except _GONE as error:
             raise Unavailable("postgresql") from error
 
@@ -81,17 +104,41 @@ class Database:
         Raises:
             Unavailable: PostgreSQL is away.
         """
-        try:
-            return await self._run(sql, parameters)
-        except PoolTimeout as error:
-            raise Unavailable("postgresql") from error
-        except (psycopg.OperationalError, psycopg.InterfaceError):
-            return await self.once(sql, parameters)
+        return await self._repeatable(sql, parameters, self._within_s)
 
-    async def _run(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    async def ping(self) -> None:
+        """Return when PostgreSQL answers, within a second. While statements are refused, this may be the probe.
+
+        Raises:
+            Unavailable: it does not, or a probe of it runs already.
+        """
+        if self._guard.closed:
+            await self._repeatable("SELECT 1", {}, PROBE_S)
+        else:
+            await self._guard.ping()
+
+    async def _repeatable(self, sql: str, parameters: Mapping[str, Any], within_s: float) -> list[tuple[Any, ...]]:
+        try:
+            with self._guard.call(verdict_of):
+                return await self._run_twice(sql, parameters, within_s)
+        except _GONE as error:
+            raise Unavailable("postgresql") from error
+
+    async def _run_twice(self, sql: str, parameters: Mapping[str, Any], within_s: float) -> list[tuple[Any, ...]]:
+        try:
+            return await self._run(sql, parameters, within_s)
+        except PoolTimeout:
+            raise
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            return await self._run(sql, parameters, within_s)
+
+    async def _run(self, sql: str, parameters: Mapping[str, Any], within_s: float) -> list[tuple[Any, ...]]:
         statement = asyncio.ensure_future(self._execute(sql, parameters))
         try:
-            done, _ = await asyncio.wait({statement}, timeout=self._within_s)
+            done, _ = await asyncio.wait({statement}, timeout=min(SUSPICIOUS_AFTER_S, within_s))
+            if not done and within_s > SUSPICIOUS_AFTER_S:
+                self._guard.suspect()
+                done, _ = await asyncio.wait({statement}, timeout=within_s - SUSPICIOUS_AFTER_S)
         except asyncio.CancelledError:
             self._abandon(statement)
             raise
@@ -99,6 +146,11 @@ class Database:
             self._abandon(statement)
             raise Unavailable("postgresql")
         return statement.result()
+
+    async def _connect_and_ask(self) -> None:
+        """Probe, on a connection of its own: those of the pool may be the ones that hang."""
+        async with await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=3) as connection:
+            await connection.execute("SELECT 1")
 
     async def _execute(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         async with self._pool.connection() as connection:
@@ -115,3 +167,15 @@ class Database:
         self._abandoned.discard(statement)
         if not statement.cancelled():
             statement.exception()  # looked at, so that asyncio does not complain
+
+
+def verdict_of(error: Exception) -> Verdict:
+    """Return what a statement's failure says about PostgreSQL."""
+    if isinstance(error, Unavailable | PoolTimeout):
+        return Verdict.AWAY
+    if isinstance(error, psycopg.Error):
+        said = error.sqlstate or ""
+        # No SQLSTATE comes from the client: the connection broke. 08 and 57P01 to 57P03 are its last words.
+        cut = not said or said.startswith(("08", "57P0"))
+        return Verdict.UNKNOWN if cut else Verdict.ANSWERED
+    return Verdict.UNKNOWN

@@ -12,8 +12,10 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -127,6 +129,19 @@ def test_task_runs_again_soon_after_its_replica_was_killed(victim: RunningFlik) 
     assert victim.wait(task_id)["status"] == "COMPLETED"
 
 
+def submit_refused_in_s(victim: RunningFlik) -> float:
+    """Return how long a submit took that was answered with 503."""
+    started = time.monotonic()
+    assert victim.http.post("/api/v1/tasks", json=task()).status_code == 503
+    return time.monotonic() - started
+
+
+def submit_at_once(victim: RunningFlik, tasks: int) -> list[httpx.Response]:
+    """Submit tasks on ten connections at a time."""
+    with ThreadPoolExecutor(10) as pool:
+        return list(pool.map(lambda _: victim.http.post("/api/v1/tasks", json=task()), range(tasks)))
+
+
 def test_postgresql_away_is_answered_with_503_and_retry_after(victim: RunningFlik) -> None:
     (postmaster,) = victim.find("postgresql")
     backends = postmaster.children()
@@ -138,9 +153,16 @@ def test_postgresql_away_is_answered_with_503_and_retry_after(victim: RunningFli
         assert health.status_code == 503
         assert health.json()["components"]["postgresql"] == "DOWN"
         assert time.monotonic() - started < 5
+        eventually(lambda: submit_refused_in_s(victim) < 0.5, within_s=20, what="a quick refusal")
+        started = time.monotonic()
+        refused = submit_at_once(victim, 100)
+        assert time.monotonic() - started < 1.0
+        assert {answer.status_code for answer in refused} == {503}
+        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
     finally:
         for process in (postmaster, *backends):
             process.send_signal(signal.SIGCONT)
+    eventually(lambda: victim.http.post("/api/v1/tasks", json=task()).status_code == 202, within_s=5, what="writing")
     victim.kill("postgresql")
     answers = [victim.http.post("/api/v1/tasks", json=task()) for _ in range(5)]
     for answer in answers:

@@ -1,7 +1,9 @@
 """The default provider: real texts, pictures and films without weights or network.
 
 It takes as long as a real model would (drawn from the seed, divided by `speed`) or as long
-as the payload's script says, and fails when the script says so. The same payload and seed
+as the payload's script says, and fails when the script says so. A scripted failure with the
+code `provider_unavailable` is a back end that is away: such an attempt does not count, so it is
+the next call that finds the same number again, and the script says after how many it works. The same payload and seed
 give the same bytes in every process; without a seed the task id is the seed, so a retry
 makes the same artifact again.
 
@@ -18,7 +20,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from flik.errors import ProviderError
+from flik.errors import ProviderError, ProviderUnavailable
 from flik.providers.base import Artifact, Context, Output, Progress, Request, Result, TextChunk
 from flik.providers.simulated import chance, text
 from flik.providers.simulated import plan as planning
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 DURATIONS_S: Mapping[str, tuple[float, float]] = {"TEXT": (0.5, 2.0), "IMAGE": (2.0, 8.0), "VIDEO": (5.0, 20.0)}
 DOING: Mapping[str, str] = {"TEXT": "writing", "IMAGE": "drawing", "VIDEO": "filming"}
 STEPS = 5
+AWAY = "provider_unavailable"
+MAX_REMEMBERED = 10_000
 
 
 class SimulatedProvider:
@@ -36,15 +40,18 @@ class SimulatedProvider:
 
     def __init__(self, speed: float = 1.0) -> None:
         self._speed = speed
+        self._found_away: dict[tuple[str, int], int] = {}  # (task, attempt) -> calls; the latest only
 
     async def generate(self, request: Request, context: Context) -> AsyncIterator[Output]:
         """Yield progress, text as it is written, the artifacts and the result.
 
         Raises:
+            ProviderUnavailable: the script says that the back end is away.
             ProviderError: the script asks this attempt to fail, or the type is one this provider cannot make.
         """
         if request.task_type not in DURATIONS_S:
             raise ProviderError("unsupported_type", f"the simulated provider makes no {request.task_type}", False)
+        self._be_away(request)
         seed = seed_of(request)
         failure = _failure(request)
         stop = threading.Event()
@@ -62,6 +69,19 @@ class SimulatedProvider:
         for artifact in artifacts:
             yield artifact
         yield _result(request, context, seed, artifacts)
+
+    def _be_away(self, request: Request) -> None:
+        """Raise as often as the script says so for this attempt."""
+        asked = _scripted(request)
+        place = (request.task_id, request.attempt)
+        found = self._found_away.pop(place, 0)
+        if asked is None or asked["code"] != AWAY:
+            return
+        self._found_away[place] = found + 1
+        if len(self._found_away) > MAX_REMEMBERED:
+            del self._found_away[next(iter(self._found_away))]
+        if found < asked["calls"]:
+            raise ProviderUnavailable(asked["message"])
 
 
 def seed_of(request: Request) -> int:
@@ -83,12 +103,18 @@ def _script(request: Request) -> Mapping[str, Any]:
     return request.payload.get("script") or {}
 
 
-def _failure(request: Request) -> ProviderError | None:
-    """Return the failure that the script holds for this attempt, if any."""
+def _scripted(request: Request) -> Mapping[str, Any] | None:
+    """Return what the script holds for this attempt, if any."""
     failures = _script(request).get("failures") or []
-    if request.attempt > len(failures):
+    found: Mapping[str, Any] | None = failures[request.attempt - 1] if request.attempt <= len(failures) else None
+    return found
+
+
+def _failure(request: Request) -> ProviderError | None:
+    """Return the failure that this attempt runs into, if any."""
+    asked = _scripted(request)
+    if asked is None or asked["code"] == AWAY:
         return None
-    asked = failures[request.attempt - 1]
     return ProviderError(asked["code"], asked["message"], asked["retryable"])
 
 

@@ -1,4 +1,4 @@
-"""What a caller sees when PostgreSQL is killed, and how soon it works again."""
+"""What a caller sees when PostgreSQL is killed or frozen, and how soon it works again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from making import EPOCH, new_task, ticket_of, worker
@@ -22,6 +24,7 @@ from flik.storage.database import Database
 from flik.storage.migrate import migrate
 from flik.storage.queue import QueueStore
 from flik.storage.tasks import TaskStore
+from flik.telemetry import Metrics
 
 BACK_WITHIN_S = 5.0
 
@@ -47,6 +50,20 @@ class Server:
 
     def stop(self) -> None:
         self._postgres.stop()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all of its processes, and let them go on afterwards."""
+        main = psutil.Process(self._postgres.pid)
+        processes = [main, *main.children()]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +181,103 @@ async def test_sessions_keep_commits_durable_and_pin_the_plans(server: Server, d
     names = ("synchronous_commit", "enable_seqscan", "enable_hashjoin", "enable_mergejoin", "statement_timeout")
     rows = await database.repeatable("SELECT " + ", ".join(f"current_setting('{name}')" for name in names), {})
     assert rows == [("on", "off", "off", "off", "30s")]
+
+
+# ---- frozen, and refused at once
+
+
+@pytest.fixture
+def measured() -> Metrics:
+    return Metrics("flik_breaker_*")
+
+
+@pytest.fixture
+async def impatient(server: Server, measured: Metrics) -> AsyncIterator[Database]:
+    """A database that leaves a statement behind after a second."""
+    server.start()
+    database = await Database(server.url, connections=2, wait_s=1.0, within_s=1.0, measured=measured).open()
+    await _until_it_works(TaskStore(database, max_attempts=4))
+    yield database
+    await database.close()
+
+
+def count(measured: Metrics, name: str) -> float:
+    return measured.registry.get_sample_value(f"flik_breaker_{name}", {"dependency": "postgresql"}) or 0.0
+
+
+async def test_frozen_postgresql_costs_the_first_caller_a_second_and_the_others_nothing(
+    server: Server, impatient: Database, measured: Metrics
+) -> None:
+    tasks = TaskStore(impatient, max_attempts=4)
+    with server.frozen():
+        with pytest.raises(Unavailable):
+            await tasks.insert([new_task()])
+        started = time.monotonic()
+        for _ in range(100):
+            with pytest.raises(Unavailable) as refused:
+                await tasks.insert([new_task()])
+            assert refused.value.retry_after_s <= 1.0
+        assert count(measured, "refused_total") == 100  # no statement was run
+        assert time.monotonic() - started < 1.0
+        assert count(measured, "opened_total") == 1
+    await _until_it_works(tasks)
+    assert count(measured, "state") == 0
+
+
+async def test_when_postgresql_thaws_statements_go_through_again_without_anybody_asking(
+    server: Server, impatient: Database, measured: Metrics
+) -> None:
+    with server.frozen():
+        with pytest.raises(Unavailable):
+            await impatient.once("SELECT 1", {})
+        assert count(measured, "state") > 0
+    async with asyncio.timeout(BACK_WITHIN_S):
+        while count(measured, "state"):  # noqa: ASYNC110  # a gauge has no event
+            await asyncio.sleep(0.02)
+    assert await impatient.once("SELECT 1", {}) == [(1,)]
+
+
+async def test_a_ping_finds_a_frozen_postgresql_within_a_second_or_two_and_a_thawed_one_at_once(
+    server: Server, database: Database
+) -> None:
+    with server.frozen():
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            await database.ping()
+        with pytest.raises(Unavailable):
+            await database.once("SELECT 1", {})
+        assert time.monotonic() - started < 2.0  # without the breaker, five seconds for the statement alone
+    async with asyncio.timeout(BACK_WITHIN_S):
+        while True:
+            with suppress(Unavailable):  # a probe of the frozen server may still be under way
+                await database.ping()
+                break
+            await asyncio.sleep(0.02)
+    assert await database.once("SELECT 1", {}) == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELEKT 1",
+        "SELECT 1 / 0",
+        "INSERT INTO tasks (task_id) VALUES ('0199a1b2-0000-7000-8000-000000000001')",
+    ],
+    ids=["bad statement", "bad value", "constraint"],
+)
+async def test_errors_that_postgresql_sends_refuse_nobody_else(
+    impatient: Database, measured: Metrics, sql: str
+) -> None:
+    for _ in range(5):
+        with pytest.raises(psycopg.Error):
+            await impatient.once(sql, {})
+    assert count(measured, "opened_total") == 0
+
+
+async def test_connections_that_were_cut_refuse_nobody(server: Server, impatient: Database, measured: Metrics) -> None:
+    for _ in range(5):
+        with psycopg.connect(server.url, autocommit=True) as other:
+            other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        with suppress(Unavailable):
+            await impatient.once("SELECT 1", {})
+    assert count(measured, "opened_total") == 0

@@ -3,10 +3,15 @@
 import asyncio
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
+from obstore.exceptions import GenericError, NotFoundError, PermissionDeniedError
 
-from flik.artifacts.store import CHUNK_BYTES, ArtifactStore, key_of, open_store
+from flik.artifacts import store as store_module
+from flik.artifacts.store import CHUNK_BYTES, ArtifactStore, key_of, open_store, verdict_of
+from flik.domain.breaker import Verdict
 from flik.errors import ArtifactNotFound, SettingInvalid, Unavailable
 from flik.providers.base import Artifact
 
@@ -126,3 +131,81 @@ def test_a_url_that_names_no_store_is_refused_in_one_line(url: str) -> None:
     with pytest.raises(SettingInvalid) as refused:
         open_store(url)
     assert "\n" not in str(refused.value)
+
+
+# ---- while the store is away
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (NotFoundError("no such key"), Verdict.ANSWERED),
+        (FileNotFoundError(), Verdict.ANSWERED),
+        (PermissionDeniedError("not yours"), Verdict.ANSWERED),
+        (GenericError("cannot connect"), Verdict.AWAY),
+        (OSError("no space left"), Verdict.AWAY),
+        (TimeoutError(), Verdict.AWAY),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_failed_call_says_about_the_store(error: Exception, verdict: Verdict) -> None:
+    assert verdict_of(error) is verdict
+
+
+class Away:
+    """Takes the place of obstore's calls: counts them, and fails or hangs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        self.calls = 0
+        self.error = error
+        for name in ("put_async", "head_async", "get_range_async", "delete_async"):
+            monkeypatch.setattr(obstore, name, self)
+
+    async def __call__(self, *_: Any, **__: Any) -> Any:
+        self.calls += 1
+        if self.error is None:
+            await asyncio.Event().wait()
+        raise self.error or AssertionError
+
+
+async def all_fail(store: ArtifactStore, times: int) -> None:
+    key = f"{TASK}/1-0.png"
+    for number in range(times):
+        calls = (
+            lambda: store.head(key),
+            lambda: store.get_range(key, 0, 9),
+            lambda: store.put(TASK, 1, Artifact(0, "image/png", b"x")),
+            lambda: store.delete(key),
+        )
+        with pytest.raises(Unavailable) as away:
+            await calls[number % 4]()  # type: ignore[no-untyped-call]
+        assert away.value.dependency == "artifacts"
+
+
+async def test_while_the_store_is_away_calls_are_refused_without_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = Away(monkeypatch, GenericError("cannot connect"))
+    await all_fail(open_store("memory:///"), 100)
+    assert away.calls == 3
+
+
+async def test_store_that_does_not_answer_is_left_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = Away(monkeypatch)
+    for limit in ("READ_WITHIN_S", "WRITE_WITHIN_S"):
+        monkeypatch.setattr(store_module, limit, 0.01)
+    await all_fail(open_store("memory:///"), 100)
+    assert away.calls == 3
+
+
+async def test_what_is_not_there_refuses_nobody(store: ArtifactStore) -> None:
+    for _ in range(20):
+        with pytest.raises(ArtifactNotFound):
+            await store.head(f"{TASK}/1-0.png")
+    assert await store.head((await store.put(TASK, 1, Artifact(0, "image/png", b"x"))).key) == 1
+
+
+async def test_the_store_is_asked_again_by_itself(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        Away(patched, GenericError("cannot connect"))
+        await all_fail(store, 4)
+    await store._guard.ping()  # what the guard does after half a second
+    await store.put(TASK, 1, Artifact(0, "image/png", b"x"))

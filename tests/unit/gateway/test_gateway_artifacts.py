@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from gateway_parts import SIGNING_KEY, Fakes, task_id
 
 from flik.artifacts import link
+from flik.errors import Unavailable
 from flik.providers.base import Artifact
 
 DATA = bytes(range(256)) * 4
@@ -93,3 +95,26 @@ async def test_what_is_not_signed_by_us_is_not_found(client: httpx.AsyncClient, 
         answer = await client.get(path)
         assert (path, answer.status_code, answer.json()["code"]) == (path, 404, "artifact_not_found")
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("call", ["head", "stream"])
+async def test_store_that_is_away_is_a_503_and_no_answer_cut_short(
+    fakes: Fakes, client: httpx.AsyncClient, url: str, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def head(key: str) -> int:
+        raise Unavailable("artifacts", 2.5)
+
+    async def stream(key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        raise Unavailable("artifacts", 2.5)
+        yield b""
+
+    monkeypatch.setattr(fakes.parts.artifacts, call, {"head": head, "stream": stream}[call])
+    answer = await client.get(url)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert (answer.headers["retry-after"], answer.json()["retryAfterMs"]) == ("3", 2500)
+
+
+async def test_empty_artifact_is_served(fakes: Fakes, client: httpx.AsyncClient) -> None:
+    stored = await fakes.parts.artifacts.put(task_id(1), 1, Artifact(0, "text/plain", b""))
+    answer = await client.get(link.sign(stored.key, int(time.time()) + 60, SIGNING_KEY))
+    assert (answer.status_code, answer.content) == (200, b"")

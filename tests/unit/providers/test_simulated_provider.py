@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from flik import catalog
-from flik.errors import ProviderError
+from flik.errors import ProviderError, ProviderUnavailable
 from flik.providers.base import Artifact, Context, Output, Progress, Request, Result, TextChunk
 from flik.providers.simulated import SimulatedProvider
+from flik.providers.simulated import provider as provider_module
 from flik.providers.simulated.provider import duration_s, make, seed_of
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
@@ -97,6 +98,29 @@ async def test_scripted_failures_come_in_their_order_and_then_the_task_succeeds(
     assert (first.value.error_code, first.value.message, first.value.retryable) == ("oom", "no memory", True)
     assert (second.value.error_code, second.value.retryable) == ("banned", False)
     assert isinstance((await outputs(request(script=script, attempt=3)))[-1], Result)
+
+
+async def test_scripted_back_end_is_away_for_so_many_calls_of_an_attempt_and_then_works() -> None:
+    script = {"failures": [{"code": "provider_unavailable", "message": "no route", "calls": 2}]}
+    provider, context = SimulatedProvider(1000), Context("v1", "w")
+    for task_id in ("task-1", "task-2"):
+        asked = request(task_id=task_id, script=script)
+        for _ in range(2):
+            with pytest.raises(ProviderUnavailable, match="no route"):
+                await anext(provider.generate(asked, context))
+        assert isinstance([output async for output in provider.generate(asked, context)][-1], Result)
+
+
+async def test_calls_that_found_the_back_end_away_are_remembered_for_the_latest_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(provider_module, "MAX_REMEMBERED", 3)
+    provider, context = SimulatedProvider(1000), Context("v1", "w")
+    for number in range(9):
+        asked = request(task_id=f"task-{number}", script={"failures": [{"code": "provider_unavailable"}]})
+        with pytest.raises(ProviderUnavailable):
+            await anext(provider.generate(asked, context))
+    assert [task_id for task_id, _ in provider._found_away] == ["task-6", "task-7", "task-8"]
 
 
 @pytest.mark.parametrize(("fail_at", "steps"), [(0.0, 0), (0.5, 2), (0.75, 3), (1.0, 4)])

@@ -1,0 +1,66 @@
+"""What a worker knows of its provider's back end: whether it is there, and so how much to ask for.
+
+A back end that is away fails whatever it is given, so the tasks must not pay for it with their
+attempts. The provider says so with `ProviderUnavailable`; the worker hands the task back, asks for
+none for a while, then for one, the probe, and for as many as it has room for once the back end has
+made anything. What waits meanwhile may go to other workers, or expires at its start deadline.
+
+The rules are those of `flik/domain/breaker.py` with its policy PROVIDER: open for 0.5 s, doubled
+up to 5 s.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from flik.domain.breaker import PROVIDER, Breaker, Call, Refused, Verdict
+from flik.errors import ProviderError, ProviderUnavailable
+
+_log = logging.getLogger("flik.worker")
+
+
+class BackEnd:
+    """The breaker of one worker's provider. Not thread-safe: it lives on one event loop."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
+    ) -> None:
+        self._clock = clock
+        self._breaker = Breaker(PROVIDER, chance)
+
+    def ask(self) -> Call | Refused:
+        """Ask for a call; `flik.domain.breaker.room` says for how many tasks that is."""
+        return self._breaker.ask(self._clock())
+
+    def give_up(self, call: Call) -> None:
+        """Say that a call was not made after all: there was no task for it."""
+        self._end(call, Verdict.UNKNOWN)
+
+    def answered(self, call: Call) -> None:
+        """Say that the back end made something; it may be said often."""
+        self._end(call, Verdict.ANSWERED)
+
+    @contextmanager
+    def used(self, call: Call) -> Iterator[None]:
+        """Learn from how the provider ends; a `ProviderError` is the back end's own word, so it is there."""
+        verdict = Verdict.UNKNOWN
+        try:
+            yield
+        except ProviderUnavailable:
+            verdict = Verdict.AWAY
+            raise
+        except ProviderError:
+            verdict = Verdict.ANSWERED
+            raise
+        finally:
+            self._end(call, verdict)
+
+    def _end(self, call: Call, verdict: Verdict) -> None:
+        was_closed = self._breaker.closed
+        self._breaker.end(call, verdict, self._clock())
+        if was_closed != self._breaker.closed:
+            _log.warning("the provider's back end is %s", "away" if was_closed else "back")
