@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import uuid
 from dataclasses import replace
 from typing import Any
 
+from flik.domain.idempotency import Answer, Keyed, KeyedRequest
 from flik.domain.task import NewTask, StoredArtifact, Ticket, Worker
 
 EPOCH = 1_700_000_000.0  # where the tests' clocks start
@@ -23,6 +25,13 @@ def new_task(at: float = EPOCH, **changes: Any) -> NewTask:
     """A task of tenant `acme`, type TEXT, priority 1."""
     task = NewTask(task_id_at(at), "acme", "TEXT", 1, "us-east", '{"prompt": "hello"}', at)
     return task._replace(**changes)
+
+
+def keyed(*tasks: NewTask, key: str = "k", body: str = "a", at: float = EPOCH, tenant: str = "acme") -> Keyed:
+    """A submission under a key; `body` stands for all of what it asks for. Without tasks it gets one."""
+    tasks = tasks or (new_task(at, tenant_id=tenant),)
+    asked = KeyedRequest(tenant, key, hashlib.sha256(body.encode()).hexdigest(), at)
+    return Keyed(asked, Answer(202, {"Location": f"/{tasks[0].task_id}"}, f'{{"taskId":"{tasks[0].task_id}"}}'), tasks)
 
 
 def ticket_of(task: NewTask) -> Ticket:

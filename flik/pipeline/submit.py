@@ -4,6 +4,10 @@ All submissions that are waiting at one moment are stored by one INSERT. When no
 being stored, a submission is stored at once; so a single caller waits for one fsync, and a
 thousand callers share one. A submission is acknowledged after its commit, never before.
 
+Submissions under an idempotency key have flushes of their own, since they may have to wait for
+another gateway that is taking the same key; those without a key never do. Of two submissions
+under one key in this gateway, the second is refused while the first is in flight.
+
 The queue is told afterwards, in batches, one call at a time. That may fail or never happen:
 the queue finds committed tasks by itself, the announcement only makes it fast.
 """
@@ -12,14 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from flik.domain.idempotency import Answer, Kept, Keyed, KeyedRequest, Place, Verdict, decide
 from flik.domain.task import NewTask, Ticket
-from flik.errors import Unavailable
+from flik.errors import IdempotencyInFlight, IdempotencyKeyReused, RequestError, Unavailable
+from flik.pipeline.flush import Flusher, KeyedSubmission, Submission
 
-MAX_TASKS_A_COMMIT = 2_000
 MAX_UNANNOUNCED = 100_000
 _log = logging.getLogger("flik.submit")
 
@@ -31,17 +35,33 @@ class Inserts(Protocol):
         """Commit all of the tasks, or raise."""
 
 
+class Answers(Protocol):
+    """Where answers under idempotency keys are kept, with their tasks."""
+
+    async def insert(self, submissions: Sequence[Keyed]) -> Collection[str]:
+        """Commit the submissions whose key is free, and return their ids; or raise."""
+
+    async def find(self, places: Collection[Place]) -> Mapping[Place, Kept]:
+        """Return what is kept in these places."""
+
+
 class GroupCommit:
     """Stores submissions together. Not thread-safe: it lives on one event loop."""
 
     def __init__(
-        self, store: Inserts, announcer: Announcer, on_commit: Callable[[int], None] = lambda tasks: None
+        self,
+        store: Inserts,
+        answers: Answers,
+        announcer: Announcer,
+        on_commit: Callable[[int], None] = lambda tasks: None,
     ) -> None:
         self._store = store
+        self._answers = answers
         self._announcer = announcer
         self._on_commit = on_commit
-        self._waiting: deque[tuple[Sequence[NewTask], asyncio.Future[None]]] = deque()
-        self._flusher: asyncio.Task[None] | None = None
+        self._in_flight: set[Place] = set()
+        self._plain = Flusher(self._store_plain)
+        self._keyed = Flusher(self._store_keyed, self._leave)
 
     async def commit(self, tasks: Sequence[NewTask]) -> None:
         """Return when all `tasks` are on disk; they are stored in one transaction.
@@ -49,55 +69,76 @@ class GroupCommit:
         Raises:
             Unavailable: PostgreSQL is away.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((tasks, done))
-        if self._flusher is None:
-            self._flusher = asyncio.create_task(self._flush())
-        await done
+        await self._plain.put(Submission(tasks))
 
-    async def _flush(self) -> None:
-        try:
-            while self._waiting:
-                await self._store_together(self._next_batch())
-        finally:
-            self._flusher = None
+    async def commit_once(self, keyed: Keyed) -> Answer | None:
+        """Return None when the tasks and their answer are on disk, or the answer that was kept before.
 
-    def _next_batch(self) -> list[tuple[Sequence[NewTask], asyncio.Future[None]]]:
-        batch = [self._waiting.popleft()]
-        size = len(batch[0][0])
-        while self._waiting and size + len(self._waiting[0][0]) <= MAX_TASKS_A_COMMIT:
-            batch.append(self._waiting.popleft())
-            size += len(batch[-1][0])
-        return batch
+        Raises:
+            IdempotencyInFlight: the first request under the key has no answer yet.
+            IdempotencyKeyReused: the key stands for another request.
+            Unavailable: PostgreSQL is away; a repeat finds out whether the tasks were stored.
+        """
+        self._refuse_in_flight(keyed.asked)
+        self._in_flight.add(keyed.asked.place)
+        return await self._keyed.put(KeyedSubmission(keyed.tasks, keyed=keyed))
 
-    async def _store_together(self, batch: list[tuple[Sequence[NewTask], asyncio.Future[None]]]) -> None:
-        tasks = [task for submission, _ in batch for task in submission]
-        try:
-            await self._store.insert(tasks)
-        except Unavailable as error:
-            for submission in batch:
-                _fail([submission], Unavailable(error.dependency, error.retry_after_s))
-        except Exception as error:
-            # One submission that PostgreSQL refuses must not take the others down with it.
-            if len(batch) == 1:
-                _log.exception("a submission could not be stored")
-                _fail(batch, error)
-                return
-            for submission in batch:
-                await self._store_together([submission])
-        else:
-            for _, done in batch:
-                if not done.done():
-                    done.set_result(None)
-            # After the callers were woken: a call to an actor takes longer than an answer.
+    async def replay_of(self, asked: KeyedRequest) -> Answer | None:
+        """Return the answer that is kept for a request; None when it has to be run.
+
+        Raises:
+            IdempotencyInFlight: the first request under the key has no answer yet.
+            IdempotencyKeyReused: the key stands for another request.
+            Unavailable: PostgreSQL is away.
+        """
+        self._refuse_in_flight(asked)
+        return _replay(asked, (await self._answers.find((asked.place,))).get(asked.place))
+
+    def _refuse_in_flight(self, asked: KeyedRequest) -> None:
+        if asked.place in self._in_flight:
+            raise IdempotencyInFlight(asked.key)
+
+    def _leave(self, submissions: Sequence[KeyedSubmission]) -> None:
+        self._in_flight.difference_update(each.keyed.asked.place for each in submissions)
+
+    async def _store_plain(self, submissions: Sequence[Submission]) -> None:
+        await self._store.insert([task for submission in submissions for task in submission.tasks])
+        self._acknowledge(submissions)
+
+    async def _store_keyed(self, submissions: Sequence[KeyedSubmission]) -> None:
+        stored = await self._answers.insert([each.keyed for each in submissions])
+        self._acknowledge([each for each in submissions if each.keyed.submission_id in stored])
+        await self._answer_again([each for each in submissions if each.keyed.submission_id not in stored])
+
+    def _acknowledge(self, submissions: Sequence[Submission]) -> None:
+        for submission in submissions:
+            submission.end()
+        # After the callers were woken: a call to an actor takes longer than an answer.
+        if tasks := [task for submission in submissions for task in submission.tasks]:
             self._announcer.announce(tasks)
             self._on_commit(len(tasks))
 
+    async def _answer_again(self, submissions: Sequence[KeyedSubmission]) -> None:
+        """End submissions whose key was taken since `replay_of` looked."""
+        kept = await self._answers.find([each.keyed.asked.place for each in submissions]) if submissions else {}
+        for submission in submissions:
+            asked = submission.keyed.asked
+            try:
+                submission.end(_replay(asked, kept.get(asked.place)) or _refuse(asked))
+            except RequestError as error:
+                submission.fail(error)
 
-def _fail(batch: list[tuple[Sequence[NewTask], asyncio.Future[None]]], error: Exception) -> None:
-    for _, done in batch:
-        if not done.done():
-            done.set_exception(error)
+
+def _replay(asked: KeyedRequest, kept: Kept | None) -> Answer | None:
+    verdict = decide(asked, kept)
+    if verdict is Verdict.REUSED:
+        raise IdempotencyKeyReused(asked.key)
+    return kept.answer if kept and verdict is Verdict.REPLAY else None
+
+
+def _refuse(asked: KeyedRequest) -> Answer:
+    """Raise that another try is needed: the record that was in the way expired and was swept at this moment."""
+    raise IdempotencyInFlight(asked.key)
 
 
 class Announcer:
@@ -111,10 +152,8 @@ class Announcer:
 
     def announce(self, tasks: Sequence[NewTask]) -> None:
         """Tell the queue soon; tasks of another region are found there by scanning."""
-        for task in tasks:
-            if task.region == self._region and len(self._waiting) < MAX_UNANNOUNCED:
-                at = task.created_at
-                self._waiting.append(Ticket(task.task_id, task.tenant_id, task.task_type, task.priority, at, at))
+        room = max(0, MAX_UNANNOUNCED - len(self._waiting))
+        self._waiting += [_ticket_of(task) for task in tasks if task.region == self._region][:room]
         if self._waiting and self._teller is None:
             self._teller = asyncio.create_task(self._tell_all())
 
@@ -128,3 +167,8 @@ class Announcer:
                     _log.warning("the queue was not told; it will find them", extra={"count": len(tickets)})
         finally:
             self._teller = None
+
+
+def _ticket_of(task: NewTask) -> Ticket:
+    at = task.created_at
+    return Ticket(task.task_id, task.tenant_id, task.task_type, task.priority, at, at)

@@ -13,6 +13,7 @@ from flik.storage import queries
 from flik.storage.database import Database
 
 _SQL = queries.load("tasks")
+_INSERT = _SQL["insert_tasks"].format(source="json_to_recordset(%(rows)s::json)")
 
 
 class TaskStore:
@@ -30,9 +31,8 @@ class TaskStore:
         Raises:
             Unavailable: PostgreSQL is away; whether the tasks were stored is unknown.
         """
-        rows = [{**task._asdict(), "payload": orjson.Fragment(task.payload)} for task in tasks]
-        parameters = {"rows": orjson.dumps(rows).decode(), "max_attempts": self._max_attempts}
-        await self._database.repeatable(_SQL["insert_tasks"], parameters)
+        parameters = {"rows": orjson.dumps(rows_of(tasks)).decode(), "max_attempts": self._max_attempts}
+        await self._database.repeatable(_INSERT, parameters)
 
     async def get(self, task_id: str) -> TaskView | None:
         """Return one task with its artifacts; None when there is none."""
@@ -52,7 +52,7 @@ class TaskStore:
         Raises:
             Unavailable: it does not.
         """
-        await self._database.repeatable(_SQL["ping"], {})
+        await self._database.ping()
 
     async def _with_artifacts(self, rows: Sequence[tuple[Any, ...]]) -> list[TaskView]:
         completed = [row[0] for row in rows if row[5] == "COMPLETED"]
@@ -61,6 +61,24 @@ class TaskStore:
             for task_id, *columns in await self._database.repeatable(_SQL["list_artifacts"], {"task_ids": completed}):
                 artifacts.setdefault(task_id, []).append(StoredArtifact(*columns))
         return [TaskView(*row)._replace(artifacts=tuple(artifacts.get(row[0], ()))) for row in rows]
+
+
+def rows_of(tasks: Sequence[NewTask]) -> list[dict[str, Any]]:
+    """Return tasks as `insert_tasks` reads them, for orjson."""
+    return [_row_of(task) for task in tasks]
+
+
+def _row_of(task: NewTask) -> dict[str, Any]:
+    task_id, tenant_id, task_type, priority, region, payload, created_at, deadline, request_id, trace_id = task
+    row = {
+        "task_id": task_id, "tenant_id": tenant_id, "task_type": task_type, "priority": priority, "region": region,
+        "payload": orjson.Fragment(payload), "created_at": created_at, "request_id": request_id,
+    }  # fmt: skip
+    if deadline is not None:
+        row["start_deadline_at"] = deadline
+    if trace_id is not None:
+        row["trace_id"] = trace_id
+    return row
 
 
 _CONDITIONS = {

@@ -3,13 +3,14 @@
 -- `tasks.task_id`: the bare name is the text that is returned, which no index is in the order of.
 
 -- name: insert_tasks
--- (nothing) -> QUEUED. A row that is there already was committed by an earlier try of the same submission.
+-- (nothing) -> QUEUED. A row that is there already was committed by an earlier try of the same submission. Its source
+-- is a parameter, or, inside sql/idempotency.sql, the submissions whose key is free.
 INSERT INTO tasks (task_id, tenant_id, task_type, priority, region, status, max_attempts,
                    created_at, available_at, start_deadline_at, payload, request_id, trace_id)
 SELECT n.task_id, n.tenant_id, n.task_type, n.priority, n.region, 'QUEUED', %(max_attempts)s,
        to_timestamp(n.created_at), to_timestamp(n.created_at), to_timestamp(n.start_deadline_at),
        n.payload, n.request_id, n.trace_id
-FROM json_to_recordset(%(rows)s::json)
+FROM {source}
      AS n(task_id uuid, tenant_id text, task_type text, priority smallint, region text, payload jsonb,
           created_at float8, start_deadline_at float8, request_id text, trace_id text)
 ON CONFLICT (task_id) DO NOTHING
@@ -38,6 +39,3 @@ SELECT task_id::text, index, key, content_type, size_bytes, sha256, width, heigh
 FROM artifacts
 WHERE task_id = ANY(%(task_ids)s::uuid[])
 ORDER BY artifacts.task_id, index
-
--- name: ping
-SELECT 1
