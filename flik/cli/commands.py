@@ -25,6 +25,8 @@ COMMANDS = {
     "cancel": ("flik.cli.actions:cancel", "Cancel tasks."),
     "retry": ("flik.cli.actions:retry", "Queue failed tasks again."),
     "dead-letters": ("flik.cli.dead_letters:dead_letters", "List tasks that failed for good, or replay them."),
+    "keys": ("flik.cli.keys:keys", "Make, list and revoke API keys."),
+    "tenants": ("flik.cli.tenants:tenants", "Make and list tenants, and set their limits."),
     "migrate": ("flik.cli.migrate:migrate", "Bring the database schema up to date."),
     "doctor": ("flik.cli.doctor:doctor", "Check whether Flik can run here."),
     "version": ("flik.cli.version:version", "Show versions."),
@@ -35,7 +37,7 @@ Exit codes:
   0    done
   1    a task did not complete, or a check failed
   2    the command line, a file or a setting cannot be used
-  3    no such task
+  3    no such task, key or tenant
   4    the gateway refused (4xx)
   5    the gateway, or a server it needs, is not available
   70   a fault in flik itself

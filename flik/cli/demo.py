@@ -19,14 +19,14 @@ PROMPTS = {
 }
 
 
-def run_demo(url: str, folder: Path, stop: threading.Event) -> None:
+def run_demo(url: str, key: str, folder: Path, stop: threading.Event) -> None:
     """Submit one task of each type, show their progress, and print where their files are."""
     folder.mkdir(parents=True, exist_ok=True)
-    asyncio.run(_until_stopped(url, folder, stop))
+    asyncio.run(_until_stopped(url, key, folder, stop))
 
 
-async def _until_stopped(url: str, folder: Path, stop: threading.Event) -> None:
-    work = asyncio.ensure_future(_run(url, folder))
+async def _until_stopped(url: str, key: str, folder: Path, stop: threading.Event) -> None:
+    work = asyncio.ensure_future(_run(url, key, folder))
     while not work.done() and not stop.is_set():
         await asyncio.wait({work}, timeout=0.2)
     if not work.done():
@@ -35,9 +35,9 @@ async def _until_stopped(url: str, folder: Path, stop: threading.Event) -> None:
     work.result()
 
 
-async def _run(url: str, folder: Path) -> None:
+async def _run(url: str, key: str, folder: Path) -> None:
     click.echo("\nDemo: a text, an image and a video.")
-    async with FlikClient(url, api_key="demo", tenant="demo") as client:
+    async with FlikClient(url, api_key=key, tenant="demo") as client:
         submitted = [await client.submit(kind, payload) for kind, payload in PROMPTS.items()]
         labels = {each.task_id: kind for each, kind in zip(submitted, PROMPTS, strict=True)}
         for task in await follow(client, submitted, labels=labels):

@@ -1,14 +1,16 @@
 """`flik up`: starts everything, stays in the foreground, and takes everything down with it.
 
 In order: the data folder is locked, left-overs of a crashed run are ended, the embedded
-servers start, the schema is brought up to date, the region's process starts Ray with the
-applications. When the region ends unasked it is started again.
+servers start, the schema is brought up to date, the operator's key is found or made (`admin_key`
+in the data folder), the region's process starts Ray with the applications. When the region ends
+unasked it is started again.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,6 +31,8 @@ from flik.cli.demo import run_demo
 from flik.embedded import Servers
 from flik.errors import StartupRefused
 from flik.live.check import check_redis
+from flik.pipeline.bootstrap import FILE_NAME as ADMIN_KEY_FILE
+from flik.pipeline.bootstrap import AdminKey, ensure_operator
 from flik.processes import become_subreaper, end_all, find_by_environ, reap_orphans
 from flik.settings import Settings
 from flik.storage.check import check_database
@@ -63,15 +67,15 @@ def up(port: int | None, region: str | None, data_dir: Path | None, demo: bool, 
     refuse_hopeless(chosen)
     become_subreaper()
     with (
-        _servers(chosen, console) as (servers, environment),
+        _servers(chosen, console) as (servers, environment, admin),
         Region(chosen, environment, servers.pids, dashboard=dashboard) as running,
     ):
         with console.status("starting") as status:
             running.wait_until_ready(stop, lambda stage: status.update(_STAGES.get(stage, stage)))
         if not stop.is_set():
-            _announce(chosen, running)
+            _announce(chosen, running, admin)
         if demo and not stop.is_set():
-            run_demo(_url(chosen), chosen.data_dir / "demo", stop)
+            run_demo(_url(chosen), admin.key, chosen.data_dir / "demo", stop)
         running.keep_running(stop)
         console.print("stopping ...")
     console.print("stopped")
@@ -94,8 +98,8 @@ def refuse_hopeless(chosen: Settings) -> None:
 
 
 @contextmanager
-def _servers(chosen: Settings, console: Console) -> Iterator[tuple[Servers, dict[str, str]]]:
-    """Hold the data folder and the servers; yield them and the environment that a region needs."""
+def _servers(chosen: Settings, console: Console) -> Iterator[tuple[Servers, dict[str, str], AdminKey]]:
+    """Hold the data folder and the servers; yield them, the environment that a region needs, and the operator's key."""
     with console.status("starting PostgreSQL and Valkey"):
         servers = Servers(chosen.data_dir, chosen.database_url, chosen.redis_url)
         addresses = servers.start()
@@ -105,7 +109,8 @@ def _servers(chosen: Settings, console: Console) -> Iterator[tuple[Servers, dict
         for warning in (*check_database(addresses.database_url), *check_redis(addresses.redis_url)):
             console.print(f"warning: {warning}")
         migrate(addresses.database_url)
-        yield servers, ray_environment.build(chosen, addresses.database_url, addresses.redis_url)
+        admin = ensure_operator(addresses.database_url, chosen.data_dir)
+        yield servers, ray_environment.build(chosen, addresses.database_url, addresses.redis_url), admin
     finally:
         servers.stop()
 
@@ -208,14 +213,29 @@ def _url(chosen: Settings) -> str:
     return f"http://127.0.0.1:{chosen.port}"
 
 
-def _announce(chosen: Settings, running: Region) -> None:
+def _announce(chosen: Settings, running: Region, admin: AdminKey) -> None:
     url = _url(chosen)
     dashboard = f"\n  Ray        http://127.0.0.1:{running.dashboard_port}" if running.dashboard_port else ""
     body = json.dumps({"tenantId": "demo", "taskType": "IMAGE", "payload": {"prompt": "a lighthouse at dusk"}})
     click.echo(
         f"Flik is up in region {chosen.region} (pid {os.getpid()}).\n\n"
         f"  API        {url}/api/v1/tasks\n  Health     {url}/health\n  Metrics    {url}/metrics{dashboard}\n"
-        f"  Data       {chosen.data_dir}\n\nTry it:\n\n"
-        f"  curl -s {url}/api/v1/tasks -H 'Authorization: Bearer demo' \\\n"
+        f"  Data       {chosen.data_dir}\n{_about_key(chosen, admin)}\n\nTry it:\n\n"
+        f'  curl -s {url}/api/v1/tasks -H "Authorization: Bearer $(cat {_key_path(chosen)})" \\\n'
         f"    -H 'Content-Type: application/json' -d '{body}'\n\nCtrl-C stops everything."
     )
+
+
+def _about_key(chosen: Settings, admin: AdminKey) -> str:
+    """Return the lines about who may call. The key itself is for a terminal only: other output is kept as a log."""
+    made = ", made by this start" if admin.is_new else ""
+    lines = [f"  Admin key  {chosen.data_dir / ADMIN_KEY_FILE}{made}"]
+    if sys.stdout.isatty():
+        lines.append(f"             {admin.key}")
+    if chosen.auth == "open":
+        lines.append("\nwarning: FLIK_AUTH is open: whoever reaches the port may do everything, with any bearer token.")
+    return "\n".join(lines)
+
+
+def _key_path(chosen: Settings) -> str:
+    return shlex.quote(str(chosen.data_dir / ADMIN_KEY_FILE))

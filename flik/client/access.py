@@ -3,8 +3,11 @@
 | what   | environment    | default                                                    |
 |--------|----------------|------------------------------------------------------------|
 | URL    | `FLIK_URL`     | `http://127.0.0.1:8080`                                    |
-| key    | `FLIK_API_KEY` | `api_key` in `FLIK_DATA_DIR` (or `.flik`), else `demo`     |
+| key    | `FLIK_API_KEY` | `admin_key` in `FLIK_DATA_DIR` (or `.flik`), else `demo`   |
 | tenant | `FLIK_TENANT`  | `demo`                                                     |
+
+The key in the data folder opens everything, so it is sent to this machine only (a loopback address):
+a gateway elsewhere needs a key that was named for it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_KEY = "demo"
 DEFAULT_TENANT = "demo"
 MAX_KEY_CHARS = 4096
+_THIS_MACHINE = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +53,17 @@ def resolve(
         ValueError: the URL is not one of http or https, or the key cannot be sent in a header.
     """
     env = os.environ if environ is None else environ
-    key = api_key or env.get("FLIK_API_KEY") or _kept_key(env) or DEFAULT_KEY
+    url = _checked_url(base_url or env.get("FLIK_URL") or DEFAULT_URL)
+    kept = _kept_key(env) if urlsplit(url).hostname in _THIS_MACHINE else None
     return Access(
-        base_url=_checked_url(base_url or env.get("FLIK_URL") or DEFAULT_URL),
-        api_key=_checked_key(key),
+        base_url=url,
+        api_key=_checked_key(api_key or env.get("FLIK_API_KEY") or kept or DEFAULT_KEY),
         tenant=tenant or env.get("FLIK_TENANT") or DEFAULT_TENANT,
     )
 
 
 def _kept_key(env: Mapping[str, str]) -> str | None:
-    path = Path(env.get("FLIK_DATA_DIR") or ".flik").expanduser() / "api_key"
+    path = Path(env.get("FLIK_DATA_DIR") or ".flik").expanduser() / "admin_key"
     try:
         with path.open("rb") as file:
             return file.read(MAX_KEY_CHARS + 1).decode(errors="replace").strip()

@@ -99,7 +99,7 @@ class FakeGateway:
         asyncio.run(self._server.serve(sockets=[self._socket]))
 
     def _app(self) -> Starlette:
-        return Starlette(routes=[Route("/{path:path}", self._answer, methods=["GET", "POST", "DELETE"])])
+        return Starlette(routes=[Route("/{path:path}", self._answer, methods=["GET", "POST", "PATCH", "DELETE"])])
 
     async def _answer(self, request: Request) -> Response:
         raw = await request.body()

@@ -115,3 +115,71 @@ def test_an_impossible_artifact_is_refused(connection: psycopg.Connection, chang
     )
     with pytest.raises(psycopg.errors.CheckViolation):
         connection.execute(f"UPDATE artifacts SET {change}".encode())
+
+
+TENANT = "INSERT INTO tenants (tenant_id, created_at, updated_at) VALUES (%s, now(), now())"
+KEY = (
+    "INSERT INTO api_keys (key_id, tenant_id, digest, prefix, scopes, created_at)"
+    " VALUES (gen_random_uuid(), 'acme', sha256('x'), 'flik_live_', '{read}', '2026-01-01T00:00:00Z')"
+)
+
+
+@pytest.mark.parametrize("tenant_id", ["a", "A.b:c@d-e_f", "0" * 128])
+def test_tenant_ids_that_the_interface_accepts_are_accepted(connection: psycopg.Connection, tenant_id: str) -> None:
+    connection.execute(TENANT.encode(), (tenant_id,))
+
+
+@pytest.mark.parametrize("tenant_id", ["", "-a", "a b", "a/b", "é", "a\n", "\na", "0" * 129])
+def test_an_impossible_tenant_is_refused(connection: psycopg.Connection, tenant_id: str) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation):
+        connection.execute(TENANT.encode(), (tenant_id,))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "rate_per_s = 0", "rate_per_s = -1", "rate_per_s = 'NaN'", "rate_per_s = 'Infinity'", "burst = 0",
+        "max_running = -1", "max_queued = -1", "weight = 0", "highest_priority = 3", "highest_priority = -1",
+        "max_payload_bytes = 1", "max_payload_bytes = 262145", "name = repeat('x', 201)",
+    ],
+)  # fmt: skip
+def test_an_impossible_limit_is_refused(connection: psycopg.Connection, change: str) -> None:
+    connection.execute(TENANT.encode(), ("acme",))
+    with pytest.raises(psycopg.errors.CheckViolation):
+        connection.execute(f"UPDATE tenants SET {change}".encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ("scopes = '{}'", psycopg.errors.CheckViolation),
+        ("scopes = '{root}'", psycopg.errors.InvalidTextRepresentation),
+        ("digest = 'short'", psycopg.errors.CheckViolation),
+        ("expires_at = created_at", psycopg.errors.CheckViolation),
+        ("prefix = ''", psycopg.errors.CheckViolation),
+        ("prefix = repeat('x', 17)", psycopg.errors.CheckViolation),  # a whole key has no place here
+        ("tenant_id = 'nobody'", psycopg.errors.ForeignKeyViolation),
+    ],
+)
+def test_an_impossible_key_is_refused(connection: psycopg.Connection, change: str, error: type[psycopg.Error]) -> None:
+    connection.execute(TENANT.encode(), ("acme",))
+    connection.execute(KEY.encode())
+    with pytest.raises(error):
+        connection.execute(f"UPDATE api_keys SET {change}".encode())
+
+
+def test_two_keys_of_one_digest_are_refused(connection: psycopg.Connection) -> None:
+    connection.execute(TENANT.encode(), ("acme",))
+    connection.execute(KEY.encode())
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        connection.execute(KEY.encode())
+
+
+@pytest.mark.parametrize("change", ["actor = ''", "action = 'Created'", "action = 'created'", "subject = ''"])
+def test_an_impossible_note_is_refused(connection: psycopg.Connection, change: str) -> None:
+    connection.execute(
+        "INSERT INTO audit_log (entry_id, at, actor, action, subject, detail)"
+        " VALUES (gen_random_uuid(), now(), 'flik', 'key.created', 'k1', '{}')"
+    )
+    with pytest.raises(psycopg.errors.CheckViolation):
+        connection.execute(f"UPDATE audit_log SET {change}".encode())

@@ -16,12 +16,31 @@ def test_without_anything_the_demo_of_this_machine_is_meant() -> None:
 
 
 def test_the_key_in_the_data_folder_is_used_until_the_environment_names_another(tmp_path: Path) -> None:
-    (tmp_path / "api_key").write_text("flik_kept\n")
+    (tmp_path / "admin_key").write_text("flik_kept\n")
     env = {"FLIK_DATA_DIR": str(tmp_path)}
 
     assert resolve(environ=env).api_key == "flik_kept"
     assert resolve(environ={**env, "FLIK_API_KEY": "flik_env"}).api_key == "flik_env"
     assert resolve(api_key="flik_given", environ={**env, "FLIK_API_KEY": "flik_env"}).api_key == "flik_given"
+
+
+def test_the_key_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".flik").mkdir()
+    (tmp_path / ".flik" / "admin_key").write_text("flik_kept\n")
+    monkeypatch.chdir(tmp_path)
+    assert resolve(environ={}).api_key == "flik_kept"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9000", "http://localhost", "http://[::1]:8080"])
+def test_the_key_in_the_data_folder_is_sent_to_this_machine(tmp_path: Path, url: str) -> None:
+    (tmp_path / "admin_key").write_text("flik_kept")
+    assert resolve(url, environ={"FLIK_DATA_DIR": str(tmp_path)}).api_key == "flik_kept"
+
+
+@pytest.mark.parametrize("url", ["https://flik.test", "http://127.0.0.1.evil.test", "http://localhost.evil.test"])
+def test_the_key_in_the_data_folder_is_sent_to_no_other_machine(tmp_path: Path, url: str) -> None:
+    (tmp_path / "admin_key").write_text("flik_kept")
+    assert resolve(environ={"FLIK_DATA_DIR": str(tmp_path), "FLIK_URL": url}).api_key == "demo"
 
 
 def test_the_key_stays_out_of_the_repr() -> None:
