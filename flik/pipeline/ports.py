@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from flik.domain.pressure import Load
 from flik.domain.task import Grant, Outcome, TaskFilter, Ticket, Worker
 
 
@@ -55,6 +56,9 @@ class QueueForGateway(Protocol):
 
     async def replay(self, wanted: TaskFilter) -> int:
         """Queue failed tasks again; return how many."""
+
+    async def load(self, tenants: Sequence[str]) -> Load:
+        """Return how full the queue is, and how many tasks of each of these tenants wait."""
 
     async def metrics(self) -> str:
         """Return the queue's metrics as Prometheus text."""

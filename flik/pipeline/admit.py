@@ -1,0 +1,160 @@
+"""The door: whether a tenant's tasks may be stored now. Nothing is stored or changed by a refusal.
+
+Asked in this order; the first that says no is the answer, and tokens come last, so that a task
+that is refused for another reason costs none:
+
+priority   no more urgent than the tenant may be            403 priority_not_allowed
+payload    no larger than the tenant may send               413 payload_too_large
+queue      room in the queue of the type and priority       503 queue_full
+backlog    fewer tasks waiting than the tenant may have     429 tenant_queue_full
+tokens     the tenant's rate                                429 rate_limited, 422 exceeds_burst
+
+What is said of the queue, the backlog and the tokens is said of all tasks together: of a batch
+either all that got that far are admitted or none.
+
+Metrics: flik_tasks_refused, by code and tenant.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from flik.domain.identity import Limits
+from flik.domain.pressure import Level, refusal, until_below
+from flik.domain.rate import Admitted, Decision, Limited, NeverFits
+from flik.domain.task import NewTask
+from flik.errors import (
+    ExceedsBurst,
+    FlikError,
+    PayloadTooLarge,
+    PriorityNotAllowed,
+    QueueFull,
+    RateLimited,
+    TenantQueueFull,
+)
+from flik.pipeline.levels import QueueLevels
+from flik.telemetry import Metrics, Names
+
+MOST_TENANT_LABELS = 200
+
+
+class Spends(Protocol):
+    """Where tokens are spent."""
+
+    async def spend(self, tenant_id: str, cost: int, limits: Limits) -> Decision:
+        """Return whether `cost` tasks may be stored now; if so, they are paid for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What is left of a tenant's rate. `reset_s`: when it is whole again or, after a refusal, when to come back."""
+
+    rate_per_s: float
+    burst: int
+    remaining: int
+    reset_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of each task: None, it may be stored, or why not. `quota` None: no token was asked for."""
+
+    refusals: Sequence[FlikError | None]
+    quota: Quota | None = None
+
+
+class Admission:
+    """Decides for one gateway. `bounds` are those of the queue, by priority."""
+
+    def __init__(self, allowances: Spends, levels: QueueLevels, bounds: Sequence[int], measured: Metrics) -> None:
+        self._allowances = allowances
+        self._levels = levels
+        self._bounds = bounds
+        self._refused = measured["flik_tasks_refused"]
+        self._tenants = Names(MOST_TENANT_LABELS)
+
+    async def admit(self, tenant_id: str, limits: Limits, tasks: Sequence[NewTask]) -> Verdict:
+        """Return what becomes of tasks of one tenant; those without a refusal are paid for and must be stored now.
+
+        Raises:
+            Unavailable: the limiter is away, so nobody knows.
+        """
+        refusals: list[FlikError | None] = [_forbidden(task, limits) for task in tasks]
+        self._refuse_where_full(tasks, refusals)
+        self._refuse_backlog(tenant_id, limits, tasks, refusals)
+        left = [place for place, refused in enumerate(refusals) if refused is None]
+        quota = await self._pay(tenant_id, limits, left, refusals) if left else None
+        for place in left:
+            if refusals[place] is None:
+                self._levels.note_sent(tasks[place].task_type, tenant_id)
+        self._count(tenant_id, refusals)
+        return Verdict(refusals, quota)
+
+    def _refuse_where_full(self, tasks: Sequence[NewTask], refusals: list[FlikError | None]) -> None:
+        groups = Counter(
+            (task.task_type, task.priority) for task, said in zip(tasks, refusals, strict=True) if not said
+        )
+        taken: Counter[str] = Counter()
+        full: dict[tuple[str, int], QueueFull] = {}
+        for (task_type, priority), count in sorted(groups.items()):  # the urgent ones first
+            level = self._levels.level(task_type)
+            said = refusal(Level(level.waiting + taken[task_type], level.drained_per_s), priority, count, self._bounds)
+            if said is None:
+                taken[task_type] += count
+            else:
+                full[task_type, priority] = QueueFull(
+                    f"the queue of {task_type} tasks of priority {priority}", said.retry_after_s
+                )
+        if full:
+            refusals[:] = [
+                said or full.get((task.task_type, task.priority)) for task, said in zip(tasks, refusals, strict=True)
+            ]
+
+    def _refuse_backlog(
+        self, tenant_id: str, limits: Limits, tasks: Sequence[NewTask], refusals: list[FlikError | None]
+    ) -> None:
+        if limits.max_queued is None:
+            return
+        fresh = [task for task, said in zip(tasks, refusals, strict=True) if said is None]
+        waiting = self._levels.queued_by(tenant_id) + len(fresh)
+        if fresh and waiting > limits.max_queued:
+            pace = self._levels.level(fresh[0].task_type).drained_per_s
+            full = TenantQueueFull(tenant_id, limits.max_queued, until_below(Level(waiting, pace), limits.max_queued))
+            refusals[:] = [said or full for said in refusals]
+
+    async def _pay(
+        self, tenant_id: str, limits: Limits, left: Sequence[int], refusals: list[FlikError | None]
+    ) -> Quota | None:
+        decision = await self._allowances.spend(tenant_id, len(left), limits)
+        match decision:
+            case Admitted(remaining):
+                full_in_s = (limits.burst - remaining) / limits.rate_per_s if limits.rate_per_s > 0 else 0.0
+                return Quota(limits.rate_per_s, limits.burst, remaining, full_in_s)
+            case Limited(retry_after_s, remaining):
+                for place in left:
+                    refusals[place] = RateLimited(tenant_id, retry_after_s, limits.rate_per_s)
+                return Quota(limits.rate_per_s, limits.burst, remaining, retry_after_s)
+            case NeverFits(burst):
+                for place in left:
+                    refusals[place] = ExceedsBurst(len(left), burst)
+                return None
+
+    def _count(self, tenant_id: str, refusals: Sequence[FlikError | None]) -> None:
+        codes = Counter(said.code for said in refusals if said is not None)
+        for code, count in codes.items():
+            self._refused.labels(code, self._tenants.bounded(tenant_id)).inc(count)
+
+
+def _forbidden(task: NewTask, limits: Limits) -> FlikError | None:
+    """Return why a task may never be sent by this tenant."""
+    if task.priority < limits.highest_priority:
+        return PriorityNotAllowed(task.priority, limits.highest_priority)
+    # A character is at most four bytes, so nearly every payload is known to fit without being encoded.
+    if len(task.payload) * 4 > limits.max_payload_bytes:
+        size = len(task.payload.encode())
+        if size > limits.max_payload_bytes:
+            return PayloadTooLarge(size, limits.max_payload_bytes)
+    return None
