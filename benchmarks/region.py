@@ -112,6 +112,7 @@ def started_region(
             "FLIK_LOG_LEVEL": "WARNING",
             "WORKER_CONCURRENCY": str(worker_concurrency),
             "RATE_LIMIT_REQUESTS_PER_SEC": "1000000",  # the limiter works, but never refuses
+            "RATE_LIMIT_BURST": "1000000",
         },
         working_dir=ROOT,
         ready_within_s=120.0,

@@ -7,23 +7,33 @@ embedded servers, held by an actor of their own.
 """
 
 # No postponed annotations here: Serve reads the builders' parameter types to make arguments of a dictionary.
+import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import BaseModel
 from ray.serve import Application
 
 from flik import settings as settings_module
+from flik.actors.limiter import LimiterConfig, start_limiter
 from flik.actors.queue import QueueConfig, start_queue
 from flik.actors.servers import embedded_addresses
 from flik.catalog import TASK_TYPES
 from flik.deployments.gateway import APP_NAME, GatewayConfig, gateway_application
 from flik.deployments.model import ModelConfig, app_name, model_application
 from flik.domain import retry
+from flik.domain.identity import Limits
 from flik.embedded.secret import kept_secret
+from flik.errors import SettingInvalid
+from flik.gateway.issuer import IssuerConfig, read_pem
+from flik.pipeline.bootstrap import FILE_NAME as ADMIN_KEY_FILE
+from flik.pipeline.bootstrap import ensure_operator
 from flik.pipeline.schedule import QueuePolicy
 from flik.settings import Settings
 from flik.storage.check import check_database
 from flik.storage.migrate import migrate
+
+_log = logging.getLogger("flik")
 
 
 class NoArgs(BaseModel):
@@ -38,13 +48,17 @@ class ModelArgs(BaseModel):
 
 
 def gateway(args: NoArgs) -> Application:
-    """Return the gateway's application, with its database migrated and its queue started."""
+    """Return the gateway's application, with its database migrated and its queue and limiter started."""
     del args
     settings = settings_module.load()
     database_url, redis_url = addresses(settings)
     check_database(database_url)
     migrate(database_url)
+    admin = ensure_operator(database_url, settings.data_dir)
+    if admin.is_new:
+        _log.warning("a key with the scope admin was made; it is in %s", settings.data_dir / ADMIN_KEY_FILE)
     start_queue(queue_config(settings, database_url, redis_url))
+    start_limiter(LimiterConfig(settings.region, redis_url, settings.rate_share, settings.log_level))
     return gateway_application(gateway_config(settings, database_url, redis_url))
 
 
@@ -90,6 +104,7 @@ def gateway_config(settings: Settings, database_url: str, redis_url: str) -> Gat
         region=settings.region,
         regions=frozenset({settings.region}),
         public_url=settings.public_url,
+        cors_origins=settings.cors_origins,
         database_url=database_url,
         redis_url=redis_url,
         artifact_url=artifact_url(settings),
@@ -97,10 +112,47 @@ def gateway_config(settings: Settings, database_url: str, redis_url: str) -> Gat
         artifact_url_ttl_s=settings.artifact_url_ttl_s,
         hot_ttl_s=settings.hot_ttl_s,
         max_attempts=retry.max_attempts(settings.retry_delays_s),
+        idempotency_ttl_s=settings.idempotency_ttl_s,
+        limits=default_limits(settings),
+        queue_bounds=settings.queue_bounds,
+        is_open=settings.auth == "open",
+        issuer=issuer_config(settings),
         connections=settings.gateway_connections,
         replicas=settings.gateway_replicas,
         log_level=settings.log_level,
     )
+
+
+def default_limits(settings: Settings) -> Limits:
+    """Return what a tenant may use that has no limits of its own."""
+    return Limits(rate_per_s=float(settings.rate_limit_requests_per_sec), burst=settings.rate_limit_burst)
+
+
+def issuer_config(settings: Settings) -> IssuerConfig | None:
+    """Return how tokens of an issuer are checked; None when there is none.
+
+    Raises:
+        SettingInvalid: FLIK_JWT_PUBLIC_KEY is neither a key nor a file that holds one.
+    """
+    if not settings.jwt_jwks_url and not settings.jwt_public_key:
+        return None
+    return IssuerConfig(
+        jwks_url=settings.jwt_jwks_url,
+        public_key_pem=_public_key(settings.jwt_public_key) if settings.jwt_public_key else None,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        tenant_claim=settings.jwt_tenant_claim,
+        scopes_claim=settings.jwt_scopes_claim,
+    )
+
+
+def _public_key(setting: str) -> str:
+    try:
+        pem = setting if "-----BEGIN" in setting else Path(setting).expanduser().read_text(encoding="utf-8")
+        read_pem(pem)
+    except (OSError, ValueError) as error:
+        raise SettingInvalid("FLIK_JWT_PUBLIC_KEY", str(error)) from None
+    return pem
 
 
 def model_config(settings: Settings, task_type: str, version: str | None = None) -> ModelConfig:

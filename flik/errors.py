@@ -4,15 +4,32 @@ FlikError
 ├── RequestError              the caller can mend it
 │   ├── MalformedBody         not JSON, or not a JSON Flik accepts
 │   ├── InvalidRequest        well-formed, but a field breaks a rule; carries the fields
+│   │   └── InvalidParameters the same, on the routes below /api/tasks
 │   ├── BodyTooLarge
 │   ├── UnsupportedMediaType
-│   ├── Unauthenticated
+│   ├── Unauthenticated       no credential, or one that opens nothing
+│   ├── ScopeMissing          the credential does not allow this
+│   ├── TenantMismatch        the credential speaks for another tenant
+│   ├── TenantUnknown         nobody made the tenant for which a task is submitted
+│   ├── TenantNotFound
+│   ├── TenantExists
+│   ├── KeyNotFound
 │   ├── TaskNotFound
 │   ├── ArtifactNotFound
 │   ├── StateConflict         the task's state forbids the action
+│   ├── RateLimited           the tenant sends faster than it may; `retry_after_s`
+│   ├── ExceedsBurst          one request asks for more than the tenant's limit ever grants at once
+│   ├── TenantQueueFull       the tenant has as many waiting tasks as it may; `retry_after_s`
+│   ├── PriorityNotAllowed    the tenant may not ask for a priority this urgent
+│   ├── PayloadTooLarge       the payload is larger than the tenant may send
+│   ├── IdempotencyKeyInvalid
+│   ├── IdempotencyKeyReused  the key stands for another request
+│   ├── IdempotencyInFlight   the first request under the key has no answer yet; `retry_after_s`
 │   └── NotBuilt              the route is there, what it is for is not yet
 ├── Unavailable               a dependency is away; try again after `retry_after_s`
+├── QueueFull                 too much waits in the whole service; `retry_after_s`
 ├── ProviderError             a model back end failed; says whether a retry is worth it
+│   └── ProviderUnavailable   the back end is away, whatever it is asked for
 ├── StartupRefused            `flik up` cannot start here, and why
 ├── MigrationError            the database and the migration files do not fit, or one failed
 └── SettingInvalid            a setting has a value Flik cannot use
@@ -38,9 +55,10 @@ class FieldError:
 
 
 class FlikError(Exception):
-    """The root; nothing raises it directly."""
+    """The root; nothing raises it directly. `retry_after_s`: when a repeat may work; None: not known."""
 
     code: ClassVar[str] = "internal"
+    retry_after_s: float | None = None
 
 
 class RequestError(FlikError):
@@ -72,6 +90,12 @@ class InvalidRequest(RequestError):
         return "; ".join(f"{error.pointer or '/'}: {error.detail}" for error in self.errors)
 
 
+class InvalidParameters(InvalidRequest):
+    """The same on the routes below /api/tasks, whose callers expect a 400."""
+
+    code = "invalid_parameters"
+
+
 class BodyTooLarge(RequestError):
     """The body is larger than Flik reads."""
 
@@ -99,13 +123,95 @@ class UnsupportedMediaType(RequestError):
 
 
 class Unauthenticated(RequestError):
-    """No credential that Flik can read was sent."""
+    """No credential was sent, or one that opens nothing; which of its faults it has is not said."""
 
     code = "unauthenticated"
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, token_sent: bool = False) -> None:
+        super().__init__(detail, token_sent)
         self.detail = detail
+        self.token_sent = token_sent
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class ScopeMissing(RequestError):
+    """The credential is good, but not for this."""
+
+    code = "scope_missing"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(scope)
+        self.scope = scope
+
+    def __str__(self) -> str:
+        return f"this takes a key with the scope {self.scope}"
+
+
+class TenantMismatch(RequestError):
+    """The task is for another tenant than the one that the credential speaks for."""
+
+    code = "tenant_mismatch"
+
+    def __init__(self, tenant_id: str) -> None:
+        super().__init__(tenant_id)
+        self.tenant_id = tenant_id
+
+    def __str__(self) -> str:
+        return f"this key does not speak for {self.tenant_id}"
+
+
+class TenantUnknown(RequestError):
+    """An operator submits for a tenant that nobody made."""
+
+    code = "tenant_unknown"
+
+    def __init__(self, tenant_id: str) -> None:
+        super().__init__(tenant_id)
+        self.tenant_id = tenant_id
+
+    def __str__(self) -> str:
+        return f"there is no tenant {self.tenant_id}; POST /api/v1/tenants makes one"
+
+
+class TenantNotFound(RequestError):
+    """There is no tenant with this id."""
+
+    code = "tenant_not_found"
+
+    def __init__(self, tenant_id: str) -> None:
+        super().__init__(tenant_id)
+        self.tenant_id = tenant_id
+
+    def __str__(self) -> str:
+        return f"no tenant {self.tenant_id}"
+
+
+class TenantExists(RequestError):
+    """There is a tenant with this id already."""
+
+    code = "tenant_exists"
+
+    def __init__(self, tenant_id: str) -> None:
+        super().__init__(tenant_id)
+        self.tenant_id = tenant_id
+
+    def __str__(self) -> str:
+        return f"there is a tenant {self.tenant_id} already"
+
+
+class KeyNotFound(RequestError):
+    """There is no key with this id."""
+
+    code = "key_not_found"
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(key_id)
+        self.key_id = key_id
+
+    def __str__(self) -> str:
+        return f"no key {self.key_id}"
 
 
 class TaskNotFound(RequestError):
@@ -146,6 +252,120 @@ class StateConflict(RequestError):
         return f"a task that is {self.status} cannot be {self.action}"
 
 
+class RateLimited(RequestError):
+    """The tenant sends more tasks a second than its limit."""
+
+    code = "rate_limited"
+
+    def __init__(self, tenant_id: str, retry_after_s: float, limit_per_s: float) -> None:
+        super().__init__(tenant_id, retry_after_s, limit_per_s)
+        self.tenant_id = tenant_id
+        self.retry_after_s: float = retry_after_s
+        self.limit_per_s = limit_per_s
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} may send {self.limit_per_s:g} tasks a second; try again in {self.retry_after_s:.3g} s"
+
+
+class ExceedsBurst(RequestError):
+    """One request costs more than the tenant's burst, so that no waiting would let it through."""
+
+    code = "exceeds_burst"
+
+    def __init__(self, cost: int, burst: int) -> None:
+        super().__init__(cost, burst)
+        self.cost = cost
+        self.burst = burst
+
+    def __str__(self) -> str:
+        return f"a request of {self.cost:,} tasks can never pass a limit of {self.burst:,} at once; send fewer"
+
+
+class TenantQueueFull(RequestError):
+    """The tenant has as many tasks waiting as its limit allows."""
+
+    code = "tenant_queue_full"
+
+    def __init__(self, tenant_id: str, limit: int, retry_after_s: float) -> None:
+        super().__init__(tenant_id, limit, retry_after_s)
+        self.tenant_id = tenant_id
+        self.limit = limit
+        self.retry_after_s: float = retry_after_s
+
+    def __str__(self) -> str:
+        return (
+            f"{self.tenant_id} may have {self.limit:,} tasks waiting, and has; try again in {self.retry_after_s:.3g} s"
+        )
+
+
+class PriorityNotAllowed(RequestError):
+    """The tenant may not ask for a priority this urgent."""
+
+    code = "priority_not_allowed"
+
+    def __init__(self, priority: int, highest: int) -> None:
+        super().__init__(priority, highest)
+        self.priority = priority
+        self.highest = highest
+
+    def __str__(self) -> str:
+        return f"priority {self.priority} is more urgent than this tenant may ask for, which is {self.highest}"
+
+
+class PayloadTooLarge(RequestError):
+    """The payload is larger than the tenant may send."""
+
+    code = "payload_too_large"
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the payload has {self.size:,} bytes; this tenant may send {self.limit:,}"
+
+
+class IdempotencyKeyInvalid(RequestError):
+    """The Idempotency-Key header cannot be read."""
+
+    code = "idempotency_key_invalid"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"Idempotency-Key: {self.detail}"
+
+
+class IdempotencyKeyReused(RequestError):
+    """The key was used for a request with another body or route."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f'the idempotency key "{self.key}" stands for another request; take a new key for a new request'
+
+
+class IdempotencyInFlight(RequestError):
+    """A request under the same key is being worked on."""
+
+    code = "idempotency_in_flight"
+
+    def __init__(self, key: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(key, retry_after_s)
+        self.key = key
+        self.retry_after_s: float = retry_after_s
+
+    def __str__(self) -> str:
+        return f'the first request with the idempotency key "{self.key}" has no answer yet; send this one again'
+
+
 class NotBuilt(RequestError):
     """The route is part of the interface, but what it is for is still to be built."""
 
@@ -160,17 +380,31 @@ class NotBuilt(RequestError):
 
 
 class Unavailable(FlikError):
-    """A dependency is away. `dependency` names it: postgresql, queue, artifacts."""
+    """A dependency is away. `dependency` names it: postgresql, queue, artifacts, issuer."""
 
     code = "unavailable"
 
     def __init__(self, dependency: str, retry_after_s: float = 1.0) -> None:
         super().__init__(dependency, retry_after_s)
         self.dependency = dependency
-        self.retry_after_s = retry_after_s
+        self.retry_after_s: float = retry_after_s
 
     def __str__(self) -> str:
         return f"{self.dependency} is not available; try again in {self.retry_after_s:g} s"
+
+
+class QueueFull(FlikError):
+    """As much waits as Flik takes on. `what` names it, for instance "the queue of priority 2"."""
+
+    code = "queue_full"
+
+    def __init__(self, what: str, retry_after_s: float) -> None:
+        super().__init__(what, retry_after_s)
+        self.what = what
+        self.retry_after_s: float = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.what} is full; try again in {self.retry_after_s:.3g} s"
 
 
 class ProviderError(FlikError):
@@ -186,6 +420,16 @@ class ProviderError(FlikError):
 
     def __str__(self) -> str:
         return f"{self.error_code}: {self.message}"
+
+
+class ProviderUnavailable(ProviderError):
+    """The back end is away: nothing is wrong with the task, which is not counted as tried."""
+
+    code = "provider_unavailable"
+
+    def __init__(self, message: str) -> None:
+        super().__init__("provider_unavailable", message, True)
+        self.args = (message,)  # what pickling hands to this constructor
 
 
 class StartupRefused(FlikError):

@@ -21,6 +21,10 @@ TaskTypeName = Annotated[str, Field(max_length=32, description="TEXT, IMAGE or V
 Region = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
+Name = Annotated[str, Field(max_length=200, description="For people.")]
+ScopeName = Literal["submit", "read", "admin"]
+
+
 class _Wire(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -59,6 +63,45 @@ class ReplayRequest(_Request):
     created_before: str | None = None
     all: bool = False
     limit: int = Field(default=1_000, ge=1, le=MAX_REPLAY)
+
+
+class TenantLimits(_Request):
+    """What one tenant may use; a field that is null or missing follows the service's default."""
+
+    rate_per_s: float | None = Field(default=None, gt=0, le=1e9, allow_inf_nan=False, description="Tasks a second.")
+    burst: int | None = Field(default=None, ge=1, le=10**9, description="Tasks at once, after a pause.")
+    max_running: int | None = Field(default=None, ge=0, le=10**9, description="Tasks that run at the same time.")
+    max_queued: int | None = Field(default=None, ge=0, le=10**9, description="Tasks that wait.")
+    weight: int | None = Field(default=None, ge=1, le=10**6, description="Its share beside other tenants.")
+    highest_priority: int | None = Field(
+        default=None, ge=0, le=2, description="The most urgent priority it may ask for; 2: background only."
+    )
+    max_payload_bytes: int | None = Field(default=None, ge=2, le=256 * 1024)
+
+
+class NewTenant(_Request):
+    """A tenant to make."""
+
+    tenant_id: TenantId
+    name: Name = ""
+    limits: TenantLimits = TenantLimits()
+
+
+class TenantChange(_Request):
+    """What to change of a tenant; what is not named stays, a limit that is null follows the default again."""
+
+    name: Name = ""
+    limits: TenantLimits = TenantLimits()
+
+
+class NewKey(_Request):
+    """A key to make. `kind` is for people: both kinds work alike."""
+
+    tenant_id: TenantId
+    name: Name = ""
+    scopes: list[ScopeName] = Field(default=["submit", "read"], min_length=1, max_length=3)
+    expires_at: str | None = Field(default=None, max_length=64, description="ISO 8601; without it the key stays.")
+    kind: Literal["live", "test"] = "live"
 
 
 class Submitted(_Wire):
@@ -189,3 +232,68 @@ class Health(_Wire):
 
     status: Literal["UP", "DOWN"]
     components: dict[str, Literal["UP", "DOWN"]]
+    auth: Literal["keys", "open"] = Field(description="open: every bearer token may do everything.")
+
+
+class KeyAnswer(_Wire):
+    """A key, without the key: `prefix` is how it begins."""
+
+    key_id: str
+    tenant_id: str
+    name: str
+    prefix: str
+    scopes: list[ScopeName]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class KeyMade(KeyAnswer):
+    """A new key. `key` is shown here and never again."""
+
+    key: str
+
+
+class KeyPage(_Wire):
+    """One page of keys, newest first; `nextCursor` is null on the last."""
+
+    items: list[KeyAnswer]
+    next_cursor: str | None
+
+
+class TenantAnswer(_Wire):
+    """A tenant. `limits` are those set for it, null where it follows the default; `effectiveLimits` are what holds."""
+
+    tenant_id: str
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    limits: TenantLimits
+    effective_limits: TenantLimits
+
+
+class TenantPage(_Wire):
+    """One page of tenants, in the order of their ids; `nextCursor` is null on the last."""
+
+    items: list[TenantAnswer]
+    next_cursor: str | None
+
+
+class AuditEntryAnswer(_Wire):
+    """One thing an operator did. `actor` is a key's id, `jwt:` and a token's subject, `anyone` or `flik`."""
+
+    entry_id: str
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any]
+    request_id: str | None
+
+
+class AuditPage(_Wire):
+    """One page of the audit log, newest first; `nextCursor` is null on the last."""
+
+    items: list[AuditEntryAnswer]
+    next_cursor: str | None

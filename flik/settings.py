@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -21,6 +21,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from flik.errors import SettingInvalid
 
 ENV_FILES = (".env.development", ".env.development.local")  # the later wins
+
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.\[\]:_-]+", re.ASCII)  # RFC 6454, section 6.2: lower case, no path
 
 
 def _absolute(path: Path) -> Path:
@@ -43,6 +46,7 @@ class Settings(BaseSettings):
     port: int = _env("FLIK_PORT", default=8080, ge=1, le=65535)
     data_dir: Annotated[Path, AfterValidator(_absolute)] = _env("FLIK_DATA_DIR", default=Path(".flik"))
     public_url: str | None = _env("FLIK_PUBLIC_URL", default=None)  # None: the address the caller used
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = _env("FLIK_CORS_ORIGINS", default=())  # *: every origin
 
     # Servers; without a URL Flik starts its own in the data folder
     database_url: str | None = _env("DATABASE_URL", default=None)
@@ -51,9 +55,21 @@ class Settings(BaseSettings):
     # Gateway
     gateway_replicas: int = _env("FLIK_GATEWAY_REPLICAS", default=1, ge=1, le=64)
     gateway_connections: int = _env("FLIK_GATEWAY_DB_CONNECTIONS", default=4, ge=1, le=100)
+    idempotency_ttl_s: int = _env("FLIK_IDEMPOTENCY_TTL_S", default=86_400, ge=1, le=365 * 86_400)
     haproxy: bool = _env("FLIK_HAPROXY", default=True)  # Ray Serve's HAProxy mode
     throughput: bool = _env("FLIK_THROUGHPUT", default=True)  # Ray Serve's throughput mode
     rate_limit_requests_per_sec: int = _env("RATE_LIMIT_REQUESTS_PER_SEC", default=300, ge=1)
+    rate_limit_burst: int = _env("RATE_LIMIT_BURST", default=1_000, ge=1)  # one full batch fits
+    rate_share: float = _env("FLIK_RATE_SHARE", default=1.0, gt=0, le=1)  # of the limits, while Redis is away
+
+    # Who may call
+    auth: Literal["keys", "open"] = _env("FLIK_AUTH", default="keys")  # open: any bearer token may do everything
+    jwt_jwks_url: str | None = _env("FLIK_JWT_JWKS_URL", default=None, pattern=r"^https?://\S+$")
+    jwt_public_key: str | None = _env("FLIK_JWT_PUBLIC_KEY", default=None)  # a PEM, or the path of one
+    jwt_issuer: str | None = _env("FLIK_JWT_ISSUER", default=None)
+    jwt_audience: str | None = _env("FLIK_JWT_AUDIENCE", default=None)
+    jwt_tenant_claim: str = _env("FLIK_JWT_TENANT_CLAIM", default="tenant", min_length=1)
+    jwt_scopes_claim: str = _env("FLIK_JWT_SCOPES_CLAIM", default="scope", min_length=1)
 
     # Models
     worker_concurrency: int = _env("WORKER_CONCURRENCY", default=5, ge=1, le=4096)
@@ -71,6 +87,9 @@ class Settings(BaseSettings):
     ageing_s: float = _env("FLIK_AGEING_S", default=600.0, ge=0)  # waiting this long lifts a task one class; 0: never
     tenant_weights: Annotated[dict[str, int], NoDecode] = _env("FLIK_TENANT_WEIGHTS", default={})  # big=3,small=1
     queue_window: int = _env("FLIK_QUEUE_WINDOW", default=50_000, ge=100)  # tickets held in memory, per type
+    queue_bounds: Annotated[tuple[int, ...], NoDecode] = _env(  # of P0, P1, P2: see flik/domain/pressure.py
+        "FLIK_QUEUE_BOUNDS", default=(1_250_000, 1_100_000, 1_000_000)
+    )
     soft_timeout_s: float = _env("FLIK_SOFT_TIMEOUT_S", default=25 * 60.0, gt=0)
     hard_timeout_s: float = _env("FLIK_HARD_TIMEOUT_S", default=30 * 60.0, gt=0)
     type_timeouts_s: Annotated[dict[str, tuple[float, float]], NoDecode] = _env(  # TEXT=60/90: soft and hard of a type
@@ -91,10 +110,22 @@ class Settings(BaseSettings):
     # Logs
     log_level: str = _env("FLIK_LOG_LEVEL", default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")
 
-    @field_validator("retry_delays_s", mode="before")
+    @field_validator("retry_delays_s", "queue_bounds", mode="before")
     @classmethod
-    def _split_delays(cls, value: Any) -> Any:
+    def _split_numbers(cls, value: Any) -> Any:
         return tuple(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(origin != "*" and not _ORIGIN.fullmatch(origin) for origin in value):
+            raise ValueError("write origins as browsers send them, for instance https://app.example:8443, or *")
+        return value
 
     @field_validator("tenant_weights", mode="before")
     @classmethod
@@ -130,8 +161,17 @@ class Settings(BaseSettings):
             raise ValueError("a weight must be at least 1")
         return value
 
+    @field_validator("queue_bounds")
+    @classmethod
+    def _urgent_work_has_more_room(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(value) != 3 or value[2] < 1 or sorted(value, reverse=True) != list(value):
+            raise ValueError("write three bounds, for P0, P1 and P2, none larger than the one before it")
+        return value
+
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
+        if self.jwt_jwks_url and self.jwt_public_key:
+            raise ValueError("set FLIK_JWT_JWKS_URL or FLIK_JWT_PUBLIC_KEY, not both")
         if self.lease_s <= 2 * self.heartbeat_s:
             raise ValueError("FLIK_LEASE_S must be more than twice FLIK_HEARTBEAT_S, or one late beat loses a lease")
         if self.hard_timeout_s <= self.soft_timeout_s:

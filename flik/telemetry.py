@@ -1,7 +1,7 @@
 """What Flik tells about itself: one table of metrics, JSON logs, and the ids that tie lines together.
 
 Every metric Flik emits is a row of `METRICS`; labels come from bounded sets (types, classes,
-states), never from ids or tenants.
+states), never from ids. A tenant is a label only through `Names`, which bounds how many.
 
 A log line is one JSON object with timestamp, level, logger and message, and, where they are
 known, taskId, tenantId, taskType, durationMs, traceId and requestId. `log_as` sets those for
@@ -62,6 +62,14 @@ METRICS = (
         (1, 2, 5, 10, 25, 50, 100, 250, 1000),
     ),
     Metric("flik_http_errors", "counter", ("code",), "Requests answered with a problem."),
+    Metric("flik_tasks_refused", "counter", ("code", "tenant"), "Tasks the door turned away; 200 tenants, then other."),
+    Metric("flik_rate_tasks", "counter", ("decision",), "Tasks by what the rate limit said of them."),
+    Metric("flik_rate_ask_seconds", "histogram", (), "One call of a gateway to the region's limiter.", _SHORT_S),
+    Metric("flik_rate_tenants", "gauge", (), "Tenants for which this gateway holds or wants tokens."),
+    Metric("flik_rate_local", "gauge", (), "1: Redis is away, the region admits by its share; 0: one bucket for all."),
+    Metric("flik_breaker_state", "gauge", ("dependency",), "0 closed: calls go through; 1 open: refused; 2 probing."),
+    Metric("flik_breaker_opened", "counter", ("dependency",), "How often a dependency was found to be away."),
+    Metric("flik_breaker_refused", "counter", ("dependency",), "Calls refused because a dependency is away."),
     Metric(
         "flik_result_reads", "counter", ("tier",), "Reads of a task by where they were answered: HOT, WARM or MISS."
     ),
@@ -84,6 +92,23 @@ class Metrics:
 
     def __getitem__(self, name: str) -> Any:
         return self._made[name]
+
+
+class Names:
+    """Bounds a label whose values callers choose: the first `most` keep their names, all later ones are "other"."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def bounded(self, name: str) -> str:
+        """Return the name, or "other"."""
+        if name in self._known:
+            return name
+        if len(self._known) >= self._most:
+            return "other"
+        self._known.add(name)
+        return name
 
 
 _context: contextvars.ContextVar[Mapping[str, Any] | None] = contextvars.ContextVar("flik_log_context", default=None)

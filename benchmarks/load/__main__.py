@@ -29,7 +29,7 @@ def main() -> None:
     # Whoever shares the pipe may have made it non-blocking, and an unbuffered standard output (PYTHONUNBUFFERED)
     # writes once and drops what did not fit: either would lose the end of a long text.
     os.set_blocking(sys.stdout.fileno(), True)
-    with open(sys.stdout.fileno(), "wb", closefd=False) as output:  # noqa: PTH123 - a descriptor, not a path
+    with open(sys.stdout.fileno(), "wb", closefd=False) as output:
         output.write(answers.to_json())
 
 

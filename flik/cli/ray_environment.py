@@ -13,6 +13,7 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
+from flik.cli import haproxy
 from flik.embedded.secret import kept_secret
 from flik.errors import StartupRefused
 from flik.settings import Settings
@@ -55,6 +56,7 @@ def build(settings: Settings, database_url: str, redis_url: str) -> dict[str, st
         "RAY_GRAFANA_HOST": "DISABLED",
         "RAY_SERVE_ENABLE_HA_PROXY": "1" if settings.haproxy else "0",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1" if settings.throughput else "0",
+        **_problems_of_others(settings),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # parsed by a Python process, for each request
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
@@ -72,6 +74,13 @@ def build(settings: Settings, database_url: str, redis_url: str) -> dict[str, st
     # An operator's own choice of RAY_* wins; Ray must not find another cluster.
     inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return {**defaults, **inherited, **decided}
+
+
+def _problems_of_others(settings: Settings) -> dict[str, str]:
+    """Return what makes problems of the answers that Ray Serve and HAProxy give by themselves."""
+    around = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "flik.gateway.edge:middlewares"}
+    program = haproxy.prepare(settings.data_dir / "haproxy") if settings.haproxy else None
+    return around if program is None else {**around, "RAY_SERVE_HAPROXY_BINARY_PATH": str(program)}
 
 
 def free_ports(count: int) -> list[int]:

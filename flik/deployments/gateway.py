@@ -6,6 +6,7 @@ change of it makes HAProxy reload, which ends long connections.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,18 +16,33 @@ from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
 
+from flik.actors.limiter import RemoteLimiter
 from flik.actors.queue import RemoteQueue
 from flik.artifacts.store import open_store
+from flik.domain.identity import Limits
 from flik.gateway.app import create_app
+from flik.gateway.issuer import IssuerConfig
+from flik.gateway.key_set import open_issuer
 from flik.gateway.parts import Parts
 from flik.live.results import LiveResults
+from flik.pipeline.admit import Admission
+from flik.pipeline.allowances import Allowances
+from flik.pipeline.collector import collect_seldom
+from flik.pipeline.directory import Directory
+from flik.pipeline.levels import QueueLevels
 from flik.pipeline.submit import Announcer, GroupCommit
+from flik.storage.audit import AuditLog
 from flik.storage.database import Database
+from flik.storage.idempotency import AnswerStore
+from flik.storage.keys import KeyStore
 from flik.storage.tasks import TaskStore
+from flik.storage.tenants import TenantStore
 from flik.telemetry import Metrics, log_as_json
 
 APP_NAME = "flik"
-_METRICS = ("flik_submit_*", "flik_http_errors", "flik_result_reads")
+_METRICS = (
+    "flik_submit_*", "flik_breaker_*", "flik_rate_*", "flik_http_errors", "flik_result_reads",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +59,14 @@ class GatewayConfig:
     artifact_url_ttl_s: int
     hot_ttl_s: int
     max_attempts: int
+    idempotency_ttl_s: int
     connections: int
     replicas: int
+    limits: Limits
+    queue_bounds: tuple[int, ...]
+    is_open: bool = False
+    issuer: IssuerConfig | None = None
+    cors_origins: tuple[str, ...] = ()
     log_level: str = "INFO"
 
 
@@ -52,26 +74,46 @@ class GatewayConfig:
 async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     """Open everything the routes work with, and close it again."""
     log_as_json(config.log_level)
-    database = await Database(config.database_url, connections=config.connections).open()
-    hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s).open()
-    measured = Metrics(*_METRICS)
+    collect_seldom()
+    measured, by_tenant = Metrics(*_METRICS), Metrics("flik_tasks_refused")
+    database = await Database(config.database_url, connections=config.connections, measured=measured).open()
+    hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s, measured=measured).open()
     queue = RemoteQueue()
     tasks = TaskStore(database, max_attempts=config.max_attempts)
-    commit = GroupCommit(tasks, Announcer(config.region, queue.announce), measured["flik_submit_batch_tasks"].observe)
+    kept = AnswerStore(database, max_attempts=config.max_attempts, ttl_s=config.idempotency_ttl_s)
+    announcer = Announcer(config.region, queue.announce)
+    commit = GroupCommit(tasks, kept, announcer, measured["flik_submit_batch_tasks"].observe)
+    tenants, keys = TenantStore(database), KeyStore(database)
+    directory = Directory(keys, tenants, config.limits)
+    allowances = Allowances(RemoteLimiter().lend, measured=measured).open()
+    levels = QueueLevels(queue.load)
+    asking = asyncio.create_task(levels.run(), name="levels")
     try:
-        yield Parts(
-            region=config.region, regions=config.regions, public_url=config.public_url, tasks=tasks, hot=hot,
-            queue=queue, commit=commit, artifacts=open_store(config.artifact_url), signing_key=config.signing_key,
-            artifact_url_ttl_s=config.artifact_url_ttl_s, measured=measured,
-        )  # fmt: skip
+        async with open_issuer(config.issuer) as issuer:
+            yield Parts(
+                region=config.region, regions=config.regions, public_url=config.public_url, tasks=tasks, hot=hot,
+                queue=queue, commit=commit, artifacts=open_store(config.artifact_url, measured),
+                signing_key=config.signing_key, artifact_url_ttl_s=config.artifact_url_ttl_s, measured=measured,
+                by_tenant=by_tenant,
+                directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,
+                is_open=config.is_open, admission=Admission(allowances, levels, config.queue_bounds, by_tenant),
+            )  # fmt: skip
     finally:
+        asking.cancel()
+        await allowances.close()
+        await directory.close()
         await hot.close()
         await database.close()
 
 
 def build_asgi(config: GatewayConfig) -> ASGIApp:
     """Return the gateway's ASGI application, as a replica runs it."""
-    return create_app(partial(open_parts, config), echo_request_id=False)
+    return create_app(
+        partial(open_parts, config),
+        echo_request_id=False,
+        public_url=config.public_url,
+        cors_origins=config.cors_origins,
+    )
 
 
 def gateway_application(config: GatewayConfig) -> Application:

@@ -17,8 +17,8 @@ Only the queue moves a task after it was submitted, and each move names the stat
 expects, so two moves that race cannot both take effect. Leaving PROCESSING also needs the
 lease token of the grant: see `flik.pipeline.schedule`.
 
-What crosses Ray by the thousand is a named tuple: it is made and pickled several times
-faster than a frozen dataclass.
+What there is by the thousand is a named tuple: it is made several times faster than a frozen
+dataclass, and packed for Ray as the tuple it is (`flik/actors/packing.py`).
 
 Times inside Flik are seconds since the epoch (UTC); they become timestamps at the rim.
 """

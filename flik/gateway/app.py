@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uuid_utils import uuid4
+from starlette.websockets import WebSocketClose
 
 from flik import __version__
 from flik.artifacts.link import PATH_PREFIX
 from flik.errors import FlikError
-from flik.gateway import artifacts, dead_letters, problems, service, tasks
-from flik.gateway.description import Described
+from flik.gateway import artifacts, audit, dead_letters, family_tasks, keys, problems, service, submit, tasks, tenants
+from flik.gateway.description import Described, operation_id
+from flik.gateway.headers import REQUEST_ID, Cors, StandardHeaders, read_request_id
 from flik.gateway.parts import Parts
 
-_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
-
-def create_app(open_parts: Callable[[], AbstractAsyncContextManager[Parts]], *, echo_request_id: bool) -> FastAPI:
+def create_app(
+    open_parts: Callable[[], AbstractAsyncContextManager[Parts]],
+    *,
+    echo_request_id: bool,
+    public_url: str | None = None,
+    cors_origins: Collection[str] = (),
+) -> FastAPI:
     """Return the application; `open_parts` is entered at its start and left at its end.
 
     `echo_request_id`: Ray Serve echoes X-Request-ID by itself, a bare server does not.
+    `cors_origins`: pages of these origins may call it; "*" means all.
     """
 
     @asynccontextmanager
@@ -43,13 +49,20 @@ def create_app(open_parts: Callable[[], AbstractAsyncContextManager[Parts]], *, 
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=operation_id,
+        middleware=[
+            Middleware(StandardHeaders, public_url=public_url),
+            Middleware(RequestId, echo=echo_request_id),
+            *([Middleware(Cors, origins=cors_origins)] if cors_origins else []),
+            Middleware(Faults),
+            Middleware(HeadAsGet),
+        ],
     )
-    for middleware, options in reversed(((RequestId, {"echo": echo_request_id}), (Faults, {}), (HeadAsGet, {}))):
-        app.add_middleware(middleware, **options)  # what is added last is met first
+    app.router.default = nothing_here
     app.add_exception_handler(FlikError, problems.on_flik_error)
     app.add_exception_handler(HTTPException, problems.on_framework_error)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)
-    for module in (service, tasks, dead_letters, artifacts):
+    for module in (service, submit, tasks, dead_letters, keys, tenants, audit, artifacts, family_tasks):
         app.include_router(module.router)
     return app
 
@@ -63,16 +76,15 @@ class RequestId:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else str(uuid4())
+        request_id = read_request_id(scope["headers"])
         scope["flik_request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id.encode())]
             await send(message)
 
         await self._app(scope, receive, send_with_id if self._echo else send)
@@ -118,3 +130,13 @@ class HeadAsGet:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         await self._app({**scope, "method": "GET"}, receive, send_head)
+
+
+async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what no route matched."""
+    if scope["type"] != "websocket":
+        raise HTTPException(404)
+    if "websocket.http.response" in scope.get("extensions", ()):
+        await problems.on_no_websocket(HTTPConnection(scope))(scope, receive, send)
+    else:
+        await WebSocketClose()(scope, receive, send)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from flik import schemas
+from flik.domain.identity import Scope
 from flik.domain.task import Status, TaskFilter
 from flik.errors import FieldError, InvalidRequest
 from flik.gateway import problems
@@ -15,7 +16,8 @@ from flik.gateway.body import read_json, read_model
 from flik.gateway.filters import query_parameters, read_filter, read_time, require_known_type
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import parts_of
-from flik.gateway.tasks import MOVE_PROBLEMS, json_body, json_response, page, retry_task
+from flik.gateway.responses import json_body, json_response
+from flik.gateway.tasks import MOVE_PROBLEMS, page, retry_task
 
 router = APIRouter(prefix="/api/v1", tags=["dead letters"])
 _FILTERS = ("taskType", "priority", "tenantId", "errorCode", "createdAfter", "createdBefore")
@@ -29,8 +31,9 @@ _FILTERS = ("taskType", "priority", "tenantId", "errorCode", "createdAfter", "cr
 )
 async def list_dead_letters(request: Request) -> Response:
     """List tasks that failed for good, newest first."""
-    authenticate(request)
-    return await page(request, replace(read_filter(request.query_params, _FILTERS), status=Status.FAILED))
+    caller = await authenticate(request, Scope.READ)
+    wanted = replace(read_filter(request.query_params, _FILTERS), status=Status.FAILED)
+    return await page(request, caller.narrow(wanted))
 
 
 @router.post(
@@ -49,7 +52,7 @@ async def replay_one(request: Request, task_id: str) -> Response:
 )
 async def replay_many(request: Request) -> Response:
     """Queue all dead letters that match, the oldest first; answers how many."""
-    authenticate(request)
+    caller = await authenticate(request, Scope.SUBMIT)
     wanted = read_model(schemas.ReplayRequest, await read_json(request))
     require_known_type(wanted.task_type)
     chosen = TaskFilter(
@@ -64,4 +67,5 @@ async def replay_many(request: Request) -> Response:
     )
     if not wanted.all and replace(chosen, status=None, limit=50) == TaskFilter():
         raise InvalidRequest((FieldError("", 'name at least one filter, or send "all": true'),))
-    return json_response({"replayed": await parts_of(request).queue.replay(chosen)})
+    reached = caller.narrow(chosen)
+    return json_response({"replayed": await parts_of(request).queue.replay(reached) if reached else 0})

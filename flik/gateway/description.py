@@ -1,21 +1,59 @@
 """The OpenAPI description: what FastAPI finds in the routes, and what it cannot find there.
 
 Routes read their bodies by themselves and check the bearer token in code, so the models of
-requests, the security scheme and the answers that every route shares are added here.
+requests, the security scheme, an example of each problem and the answers that every route
+shares are added here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic.alias_generators import to_camel
 from pydantic.json_schema import models_json_schema
 
-from flik import schemas
+from flik import errors, schemas
+from flik.errors import FieldError
 from flik.gateway import problems
 
 _REF = "#/components/schemas/{model}"
+_SHARED = (401, 403, 500, 503)
+"""What every route below /api/ can answer, whatever it is for."""
+_TASK_ID = "01998b6f-3c1e-7cc0-9d21-6c1f0b3a5e77"
+_SAID = (
+    errors.MalformedBody("the body is not valid JSON: unexpected end of data: line 1 column 12 (char 11)"),
+    errors.InvalidRequest((FieldError("/payload/prompt", "is required"),)),
+    errors.InvalidParameters((FieldError("/parameters/prompt", "is required"),)),
+    errors.BodyTooLarge(1_048_576),
+    errors.UnsupportedMediaType("text/plain"),
+    errors.Unauthenticated("send the header Authorization: Bearer <api-key>"),
+    errors.ScopeMissing("admin"),
+    errors.TenantMismatch("acme"),
+    errors.TenantUnknown("acme"),
+    errors.TenantNotFound("acme"),
+    errors.TenantExists("acme"),
+    errors.KeyNotFound(_TASK_ID),
+    errors.TaskNotFound(_TASK_ID),
+    errors.ArtifactNotFound("the link has expired"),
+    errors.StateConflict(_TASK_ID, "COMPLETED", "cancelled"),
+    errors.RateLimited("acme", 0.25, 300),
+    errors.ExceedsBurst(2_000, 1_000),
+    errors.TenantQueueFull("acme", 5_000, 2.0),
+    errors.QueueFull("the queue of priority 2", 12.0),
+    errors.PriorityNotAllowed(0, 1),
+    errors.PayloadTooLarge(262_145, 262_144),
+    errors.Unavailable("postgresql", 1.0),
+)
+"""What the examples of problems say; one that is not here says its title."""
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the operationId of a route: its function's name in camelCase, so that it stays when a path moves."""
+    return to_camel(route.name)
 
 
 class Described(FastAPI):
@@ -32,18 +70,46 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     components = document.setdefault("components", {})
     components["schemas"] = {**components.get("schemas", {}), **_models()}
-    components["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
+    components["examples"] = dict(_examples())
+    components["securitySchemes"] = {
+        "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key of a tenant."}
+    }
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            operation["responses"]["500"] = problems.responses(500)[500]
-            if path.startswith("/api/"):
-                operation["security"] = [{"apiKey": []}]
+            _complete(operation, protected=path.startswith("/api/") and "security" not in operation)
     return document
+
+
+def _complete(operation: dict[str, Any], *, protected: bool) -> None:
+    """Add to an operation what all have in common."""
+    if protected:
+        operation["security"] = [{"apiKey": []}]
+    for status, shared in problems.responses(*(_SHARED if protected else (500,))).items():
+        answer = operation["responses"].setdefault(str(status), shared)
+        examples = answer.get("content", {}).get(problems.PROBLEM_TYPE, {}).get("examples", {})
+        examples.update(shared["content"][problems.PROBLEM_TYPE]["examples"])
+
+
+def _examples() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield an example of each problem that there is, by its code."""
+    said = {error.code: error for error in _SAID}
+    scope = {"path": "/api/v1/tasks", "flik_request_id": "b7c7d5f0-8f5e-4d2e-9a53-0d2d6e0c8c11"}
+    named = {each.code: each for each in problems.NAMED}
+    for code, row in problems.codes().items():
+        error = said.get(code)
+        each = named.get(code) or problems.Named(code, row, str(error) if error else row.title)
+        example = problems.document(each, scope, retry_after_s=error.retry_after_s if error else None)
+        if isinstance(error, errors.InvalidRequest):
+            example["errors"] = [{"pointer": field.pointer, "detail": field.detail} for field in error.errors]
+        yield code, {"summary": row.title, "value": example}
 
 
 def _models() -> dict[str, Any]:
     """Return the schemas of requests, which FastAPI does not see, and of problems."""
-    requests = (schemas.TaskRequest, schemas.BatchRequest, schemas.ReplayRequest)
+    requests = (
+        schemas.TaskRequest, schemas.BatchRequest, schemas.ReplayRequest, schemas.NewKey, schemas.NewTenant,
+        schemas.TenantChange,
+    )  # fmt: skip
     _, read = models_json_schema([(model, "validation") for model in requests], ref_template=_REF)
     _, written = models_json_schema([(schemas.Problem, "serialization")], ref_template=_REF)
     return {**read["$defs"], **written["$defs"]}

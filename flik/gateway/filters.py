@@ -32,12 +32,7 @@ def read_filter(query: QueryParams, allowed: tuple[str, ...]) -> TaskFilter:
     Raises:
         InvalidRequest: names the parameter that is unknown or has an impossible value.
     """
-    for name in query:
-        if name not in (*allowed, "limit", "cursor"):
-            raise _refused(escape(name), "is not a known parameter")
-        if len(query.getlist(name)) > 1:
-            raise _refused(name, "stands there more than once")
-    after = query.get("cursor")
+    limit, after = read_page(query, allowed)
     return TaskFilter(
         tenant_id=_text(query.get("tenantId"), "tenantId"),
         status=_one_of(query, "status", tuple(Status)),
@@ -47,8 +42,22 @@ def read_filter(query: QueryParams, allowed: tuple[str, ...]) -> TaskFilter:
         created_from=read_time(query.get("createdAfter"), "createdAfter"),
         created_until=read_time(query.get("createdBefore"), "createdBefore"),
         before_id=None if after is None else cursor.decode(after),
-        limit=_whole_number(query, "limit", 1, schemas.MAX_PAGE, 50) or 50,
+        limit=limit,
     )
+
+
+def read_page(query: QueryParams, allowed: tuple[str, ...] = ()) -> tuple[int, str | None]:
+    """Return how many items a list is asked for, and the cursor it goes on from.
+
+    Raises:
+        InvalidRequest: names the parameter that is unknown, there twice or out of bounds.
+    """
+    for name in query:
+        if name not in (*allowed, "limit", "cursor"):
+            raise _refused(escape(name), "is not a known parameter")
+        if len(query.getlist(name)) > 1:
+            raise _refused(name, "stands there more than once")
+    return _whole_number(query, "limit", 1, schemas.MAX_PAGE, 50) or 50, query.get("cursor")
 
 
 def _refused(name: str, detail: str) -> InvalidRequest:

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from flik.artifacts.store import ArtifactStore
+from flik.gateway.issuer import Issuer
 from flik.live.results import LiveResults
+from flik.pipeline.admit import Admission
+from flik.pipeline.directory import Directory
 from flik.pipeline.ports import QueueForGateway
 from flik.pipeline.submit import GroupCommit
+from flik.storage.audit import AuditLog
+from flik.storage.keys import KeyStore
 from flik.storage.tasks import TaskStore
+from flik.storage.tenants import TenantStore
 from flik.telemetry import Metrics
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
@@ -28,10 +34,18 @@ class Parts:
     hot: LiveResults
     queue: QueueForGateway
     commit: GroupCommit
+    admission: Admission
     artifacts: ArtifactStore
     signing_key: bytes
     artifact_url_ttl_s: int
     measured: Metrics
+    by_tenant: Metrics  # shown to operators only
+    directory: Directory
+    tenants: TenantStore
+    keys: KeyStore
+    audit: AuditLog
+    issuer: Issuer | None = None  # None: API keys only
+    is_open: bool = False  # every bearer token may do everything
 
 
 def parts_of(request: Request) -> Parts:

@@ -12,8 +12,11 @@ from prometheus_client import generate_latest
 from starlette.responses import PlainTextResponse, Response
 
 from flik import __version__, schemas
-from flik.gateway.parts import parts_of
-from flik.gateway.tasks import json_response
+from flik.domain.identity import Scope
+from flik.errors import RequestError, Unavailable
+from flik.gateway.identity import authenticate
+from flik.gateway.parts import Parts, parts_of
+from flik.gateway.responses import json_response
 
 _PATIENCE_S = 2.0
 _log = logging.getLogger("flik.gateway")
@@ -33,15 +36,21 @@ async def get_status(request: Request) -> Response:
 async def get_health(request: Request) -> Response:
     """Say whether Flik can do its work. Redis is shown, but nothing that was promised needs it."""
     parts = parts_of(request)
+    up, components = await look(parts)
+    words = {name: "UP" if well else "DOWN" for name, well in components.items()}
+    said = {"status": "UP" if up else "DOWN", "components": words, "auth": "open" if parts.is_open else "keys"}
+    return json_response(said) if up else json_response(said, 503, {"Retry-After": "1"})
+
+
+async def look(parts: Parts) -> tuple[bool, dict[str, bool]]:
+    """Return whether Flik can do its work, and which of its components are well."""
     pinged, redis, stats = await asyncio.gather(
         _soon(_answered(parts.tasks.ping())), _soon(parts.hot.ping()), _soon(parts.queue.stats())
     )
     models = bool(stats) and all(kind["workers"] for kind in stats["types"].values())
     ready = bool(stats) and stats["ready"]
     components = {"queue": ready, "postgresql": bool(pinged), "redis": bool(redis), "models": models}
-    up = all(components[name] for name in ("queue", "postgresql", "models"))
-    words = {name: "UP" if well else "DOWN" for name, well in components.items()}
-    return json_response({"status": "UP" if up else "DOWN", "components": words}, 200 if up else 503)
+    return all(components[name] for name in ("queue", "postgresql", "models")), components
 
 
 async def _answered(question: Awaitable[None]) -> bool:
@@ -68,8 +77,19 @@ def _note_failure(asked: asyncio.Future[_T]) -> None:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def get_metrics(request: Request) -> Response:
-    """Return the metrics of this gateway replica and of the region's queue, as Prometheus text."""
+    """Return the metrics of this gateway replica and of the region's queue, as Prometheus text.
+
+    Those that name tenants are for an operator's key only.
+    """
     parts = parts_of(request)
-    own = generate_latest(parts.measured.registry).decode()
+    registries = [parts.measured.registry, *([parts.by_tenant.registry] if await _is_operator(request) else [])]
+    own = "".join(generate_latest(registry).decode() for registry in registries)
     text = own + (await _soon(parts.queue.metrics()) or "# the queue is not available\n")
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _is_operator(request: Request) -> bool:
+    try:
+        return "authorization" in request.headers and bool(await authenticate(request, Scope.ADMIN))
+    except (RequestError, Unavailable):
+        return False

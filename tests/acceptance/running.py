@@ -1,9 +1,14 @@
-"""A real Flik for tests: `flik up` as a child process, with ways to find and kill its parts."""
+"""A real Flik for tests: `flik up` as a child process, with ways to find and kill its parts.
+
+`http` speaks to it as its operator, with the key that the start put into the data folder. A tenant
+for which it submits is made before, with limits that no test reaches; so a test may name any.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,11 +24,13 @@ import psutil
 START_WITHIN_S = 120.0
 STOP_WITHIN_S = 15.0
 _T = TypeVar("_T")
+_TENANT = re.compile(r'"tenant(?:Id|_id)": ?"([A-Za-z0-9][A-Za-z0-9._:@-]{0,127})"')
 
 # How the processes of a running Flik are recognised among the descendants of `flik up`.
 ROLES: Mapping[str, Callable[[str], bool]] = {
     "gateway": lambda line: line.startswith("ray::ServeReplica:flik:Gateway"),
     "queue": lambda line: line.startswith("ray::QueueShell"),
+    "limiter": lambda line: line.startswith("ray::LimiterShell"),
     "text": lambda line: line.startswith("ray::ServeReplica:flik-text-"),
     "image": lambda line: line.startswith("ray::ServeReplica:flik-image-"),
     "video": lambda line: line.startswith("ray::ServeReplica:flik-video-"),
@@ -66,9 +73,19 @@ class RunningFlik:
         self.data_dir = data_dir
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.key = "none yet"
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
-        self.http = httpx.Client(base_url=self.url, headers={"Authorization": "Bearer test"}, timeout=30)
+        self._tenants: set[str] = set()
+        self.http = self._client()
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=30,
+            event_hooks={"request": [self._make_tenants]},
+        )
 
     # ---- life
 
@@ -83,7 +100,13 @@ class RunningFlik:
             )  # fmt: skip
         eventually(self._is_up, within_s=START_WITHIN_S, every_s=0.2, what=f"the start ({self.log()})")
         eventually(lambda: "Flik is up" in self.log(), within_s=20, what="the word that it is up")
+        self.take_key()
         return self
+
+    def take_key(self) -> None:
+        """Speak as the operator from now on, with the key that the start made."""
+        self.key = (self.data_dir / "admin_key").read_text().strip()
+        self.http.headers["Authorization"] = f"Bearer {self.key}"
 
     def _is_up(self) -> bool:
         assert self._process is not None
@@ -118,7 +141,7 @@ class RunningFlik:
     def restart(self) -> None:
         """Start again after `kill_all`."""
         self.http.close()
-        self.http = httpx.Client(base_url=self.url, headers={"Authorization": "Bearer test"}, timeout=30)
+        self.http = self._client()
         self.start()
 
     def log(self) -> str:
@@ -143,6 +166,44 @@ class RunningFlik:
         assert found, f"no {role} is running"
         for process in found:
             _kill(process)
+
+    # ---- its tenants and keys
+
+    def tenant(self, tenant_id: str, **limits: Any) -> str:
+        """Make a tenant unless it is there, without bounds unless `limits` (by their names on the wire) say otherwise.
+
+        Returns its id.
+        """
+        unbounded = {"ratePerS": 1_000_000, "burst": 1_000_000}
+        answer = httpx.post(
+            f"{self.url}/api/v1/tenants",
+            json={"tenantId": tenant_id, "limits": {**unbounded, **limits}},
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=30,
+        )
+        if answer.status_code in (201, 409):
+            self._tenants.add(tenant_id)
+        return tenant_id
+
+    def key_of(self, tenant_id: str, *scopes: str, **fields: Any) -> str:
+        """Make a key for a tenant; with the scopes submit and read unless others are named."""
+        self.tenant(tenant_id)
+        asked = {"tenantId": tenant_id, **({"scopes": list(scopes)} if scopes else {}), **fields}
+        answer = self.http.post("/api/v1/keys", json=asked)
+        assert answer.status_code == 201, answer.text
+        key: str = answer.json()["key"]
+        return key
+
+    def _make_tenants(self, request: httpx.Request) -> None:
+        """Before tasks are submitted: make the tenants that the body names and nobody made yet."""
+        if request.method != "POST" or "/tasks" not in request.url.path:
+            return
+        try:
+            named = set(_TENANT.findall(request.content.decode(errors="replace")))
+        except httpx.RequestNotRead:  # a body that is sent as it is made
+            named = set()
+        for tenant_id in named - self._tenants:
+            self.tenant(tenant_id)
 
     # ---- its tasks
 

@@ -64,7 +64,7 @@ def raw(flik: RunningFlik, *parts: bytes) -> bytes:
 
 
 def head(flik: RunningFlik, *lines: str) -> bytes:
-    fixed = ["POST /api/v1/tasks HTTP/1.1", f"Host: 127.0.0.1:{flik.port}", "Authorization: Bearer x"]
+    fixed = ["POST /api/v1/tasks HTTP/1.1", f"Host: 127.0.0.1:{flik.port}", f"Authorization: Bearer {flik.key}"]
     return "\r\n".join([*fixed, "Content-Type: application/json", *lines, "", ""]).encode()
 
 

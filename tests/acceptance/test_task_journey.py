@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -178,7 +180,14 @@ def test_result_is_hot_at_first_and_survives_the_loss_of_redis(flik: RunningFlik
     with redis.Redis(unix_socket_path=str(flik.data_dir.resolve() / "valkey" / "valkey.sock")) as server:
         server.flushall()
     assert _tier_of_a_read(flik, task_id) == "WARM"
-    assert flik.get(task_id) == hot
+    assert _without_expiry(flik.get(task_id)) == _without_expiry(hot)
+    # An emptied Redis knows nothing of anybody's tokens: for about a second the limiter says so, instead of guessing.
+    eventually(lambda: flik.http.post("/api/v1/tasks", json=task()).status_code == 202, within_s=3, what="a 202")
+
+
+def _without_expiry(answer: dict[str, Any]) -> str:
+    """Return an answer without what depends on the second in which it was given."""
+    return re.sub(r"expires=\d+&signature=[\w-]+", "", json.dumps(answer, sort_keys=True))
 
 
 def _tier_of_a_read(flik: RunningFlik, task_id: str) -> str:
@@ -244,7 +253,7 @@ def test_service_tells_what_it_is_and_how_it_is(flik: RunningFlik) -> None:
     health = flik.http.get("/health")
     assert health.status_code == 200
     assert health.json() == {
-        "status": "UP", "components": dict.fromkeys(("queue", "postgresql", "redis", "models"), "UP"),
+        "status": "UP", "components": dict.fromkeys(("queue", "postgresql", "redis", "models"), "UP"), "auth": "keys",
     }  # fmt: skip
     status = schemas.ServiceStatus.model_validate(flik.http.get("/").json())
     assert status.region == "us-east"

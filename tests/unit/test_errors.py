@@ -17,17 +17,39 @@ EXAMPLES: dict[FlikError, str] = {
     errors.InvalidRequest(
         (FieldError("/a", "is required"), FieldError("", "is wrong"))
     ): "/a: is required; /: is wrong",
+    errors.InvalidParameters((FieldError("/priority", "must be from 1 to 10"),)): "/priority: must be from 1 to 10",
     errors.BodyTooLarge(1_048_576): "the body is larger than 1,048,576 bytes",
     errors.UnsupportedMediaType("text/plain"): "send application/json, not text/plain",
     errors.UnsupportedMediaType(""): "send application/json, not an undeclared type",
     errors.Unauthenticated("no token"): "no token",
+    errors.Unauthenticated("not a key that works", True): "not a key that works",
+    errors.ScopeMissing("admin"): "this takes a key with the scope admin",
+    errors.TenantMismatch("acme"): "this key does not speak for acme",
+    errors.TenantUnknown("acme"): "there is no tenant acme; POST /api/v1/tenants makes one",
+    errors.TenantNotFound("acme"): "no tenant acme",
+    errors.TenantExists("acme"): "there is a tenant acme already",
+    errors.KeyNotFound("17"): "no key 17",
     errors.TaskNotFound("17"): "no task 17",
     errors.ArtifactNotFound("it is gone"): "it is gone",
     errors.StateConflict("17", "COMPLETED", "cancelled"): "a task that is COMPLETED cannot be cancelled",
+    errors.RateLimited("acme", 0.25, 300.0): "acme may send 300 tasks a second; try again in 0.25 s",
+    errors.ExceedsBurst(2_000, 1_000): "a request of 2,000 tasks can never pass a limit of 1,000 at once; send fewer",
+    errors.TenantQueueFull("acme", 5_000, 2.0): "acme may have 5,000 tasks waiting, and has; try again in 2 s",
+    errors.PriorityNotAllowed(0, 1): "priority 0 is more urgent than this tenant may ask for, which is 1",
+    errors.PayloadTooLarge(2_048, 1_024): "the payload has 2,048 bytes; this tenant may send 1,024",
+    errors.QueueFull("the queue of priority 2", 12.345): "the queue of priority 2 is full; try again in 12.3 s",
+    errors.IdempotencyKeyInvalid("it is long"): "Idempotency-Key: it is long",
+    errors.IdempotencyKeyReused(
+        "k"
+    ): 'the idempotency key "k" stands for another request; take a new key for a new request',
+    errors.IdempotencyInFlight(
+        "k", 2.0
+    ): 'the first request with the idempotency key "k" has no answer yet; send this one again',
     errors.NotBuilt("live events"): "this version does not offer live events",
     errors.Unavailable("postgresql"): "postgresql is not available; try again in 1 s",
     errors.Unavailable("queue", 2.5): "queue is not available; try again in 2.5 s",
     errors.ProviderError("overloaded", "try later", True): "overloaded: try later",
+    errors.ProviderUnavailable("it does not answer"): "provider_unavailable: it does not answer",
     errors.StartupRefused("the port is taken"): "the port is taken",
     errors.MigrationError("0001_tasks", "it was changed"): "migration 0001_tasks: it was changed",
     errors.SettingInvalid("FLIK_PORT", "is no number"): "FLIK_PORT: is no number",
@@ -70,4 +92,4 @@ def test_codes_are_stable_words_that_no_two_kinds_share() -> None:
 
 def test_every_request_error_has_an_answer_of_its_own() -> None:
     requests = {kind for kind in all_kinds(errors.RequestError) if kind.__module__ == errors.__name__} - ABSTRACT
-    assert requests | {errors.Unavailable} == set(problems.TABLE)
+    assert requests | {errors.Unavailable, errors.QueueFull} == set(problems.TABLE)

@@ -42,6 +42,38 @@ def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (read.database_url, read.haproxy) == ("postgresql://db/flik", False)
 
 
+@pytest.mark.parametrize("value", ["", "5,4", "1,2,3", "3,2,0", "9,8,7,6"])
+def test_queue_bounds_that_would_refuse_urgent_work_first_are_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    assert settings.load().queue_bounds == (1_250_000, 1_100_000, 1_000_000)
+    monkeypatch.setenv("FLIK_QUEUE_BOUNDS", value)
+    with pytest.raises(SettingInvalid, match="FLIK_QUEUE_BOUNDS"):
+        settings.load()
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("https://app.example, http://[::1]:3000,", ("https://app.example", "http://[::1]:3000")),
+    ],
+)
+def test_origins_are_read(monkeypatch: pytest.MonkeyPatch, value: str, origins: tuple[str, ...]) -> None:
+    monkeypatch.setenv("FLIK_CORS_ORIGINS", value)
+    assert settings.load().cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "value", ["app.example", "https://app.example/", "https://App.example", "https://a.example b", "https://*.example"]
+)
+def test_origin_that_no_browser_sends_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FLIK_CORS_ORIGINS", value)
+    with pytest.raises(SettingInvalid, match="FLIK_CORS_ORIGINS"):
+        settings.load()
+
+
 def test_no_delays_mean_no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLIK_RETRY_DELAYS_S", "")
     assert settings.load().retry_delays_s == ()
@@ -71,6 +103,7 @@ def test_data_folder_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
         ("FLIK_LEASE_S", "nan"), ("FLIK_LEASE_S", "-1"), ("FLIK_SIMULATED_SPEED", "0"), ("FLIK_SIMULATED_SPEED", "inf"),
         ("FLIK_HOT_TTL_S", "0"), ("FLIK_LOG_LEVEL", "LOUD"), ("FLIK_HAPROXY", "maybe"), ("FLIK_QUEUE_WINDOW", "10"),
         ("AUTOSCALE_BUDGET_PER_HOUR", "-1"), ("RATE_LIMIT_REQUESTS_PER_SEC", "0"),
+        ("RATE_LIMIT_BURST", "0"), ("FLIK_RATE_SHARE", "0"), ("FLIK_RATE_SHARE", "1.5"),
     ],
 )  # fmt: skip
 def test_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -117,3 +150,27 @@ def test_impossible_timeout_of_a_type_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("FLIK_TYPE_TIMEOUTS_S", value)
     with pytest.raises(SettingInvalid, match="FLIK_TYPE_TIMEOUTS_S"):
         settings.load()
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        ({"FLIK_AUTH": "off"}, "FLIK_AUTH"),
+        ({"FLIK_AUTH": "OPEN"}, "FLIK_AUTH"),
+        ({"FLIK_JWT_JWKS_URL": "id.example/jwks.json"}, "FLIK_JWT_JWKS_URL"),
+        ({"FLIK_JWT_JWKS_URL": "file:///etc/passwd"}, "FLIK_JWT_JWKS_URL"),
+        ({"FLIK_JWT_TENANT_CLAIM": ""}, "FLIK_JWT_TENANT_CLAIM"),
+        ({"FLIK_JWT_JWKS_URL": "https://id.example/jwks.json", "FLIK_JWT_PUBLIC_KEY": "x.pem"}, "not both"),
+    ],
+)
+def test_who_may_call_is_never_left_in_doubt(
+    monkeypatch: pytest.MonkeyPatch, names: dict[str, str], named: str
+) -> None:
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingInvalid, match=named):
+        settings.load()
+
+
+def test_keys_are_asked_for_unless_it_is_said() -> None:
+    assert settings.load().auth == "keys"

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from flik.telemetry import METRICS, JsonFormatter, Metrics, log_as, log_as_json
+from flik.telemetry import METRICS, JsonFormatter, Metrics, Names, log_as, log_as_json
 
 _USES = {"counter": "inc", "gauge": "set", "histogram": "observe"}
 
@@ -53,7 +53,8 @@ def test_names_are_unique_and_labels_come_from_bounded_sets() -> None:
     names = [row.name for row in METRICS]
     assert len(set(names)) == len(names)
     assert all(name.startswith("flik_") for name in names)
-    bounded = {"task_type", "priority", "version", "error_code", "attempt", "outcome", "code", "tier"}
+    bounded = {"task_type", "priority", "version", "error_code", "attempt", "outcome", "code", "tier",
+               "dependency", "decision", "tenant"}  # fmt: skip  # a tenant through `Names` only
     assert {label for row in METRICS for label in row.labels} <= bounded
 
 
@@ -125,3 +126,9 @@ def test_no_line_is_lost_for_what_json_cannot_say(extra: Any) -> None:
 def test_level_is_respected(written: io.StringIO) -> None:
     logging.getLogger("flik").debug("small talk")
     assert not written.getvalue()
+
+
+def test_names_beyond_the_bound_are_other() -> None:
+    names = Names(2)
+
+    assert [names.bounded(name) for name in ("a", "b", "c", "a", "c", "b")] == ["a", "b", "other", "a", "other", "b"]

