@@ -29,7 +29,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 
 from flik import app, settings
 from flik.actors import NAMESPACE
-from flik.actors.queue import RemoteQueue
+from flik.actors.remote import RemoteQueue
 from flik.cli.head import start_head
 from flik.cli.ray_environment import ray_temp_dir
 from flik.errors import FlikError, Unavailable

@@ -16,8 +16,7 @@ from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
 
-from flik.actors.limiter import RemoteLimiter
-from flik.actors.queue import RemoteQueue
+from flik.actors.remote import RemoteLimiter, RemoteQueue
 from flik.artifacts.store import open_store
 from flik.domain.identity import Limits
 from flik.gateway.app import create_app

@@ -17,7 +17,7 @@ from ray.serve import Application
 from uuid_utils import uuid4
 
 from flik import catalog, providers
-from flik.actors.queue import RemoteQueue
+from flik.actors.remote import RemoteQueue
 from flik.artifacts.store import open_store
 from flik.domain.task import Worker
 from flik.errors import Unavailable

@@ -67,10 +67,15 @@ class AnswerStore:
         return {(row[0], row[1]): Kept(row[2], row[3], Answer(*row[4:])) for row in rows}
 
     async def forget(self, now: float, limit: int) -> int:
-        """Delete up to `limit` answers that expired by `now`, oldest first; return how many.
+        """See `forget_expired`."""
+        return await forget_expired(self._database, now, limit)
 
-        Raises:
-            Unavailable: PostgreSQL is away.
-        """
-        ((forgotten,),) = await self._database.repeatable(_SQL["forget_expired"], {"now": now, "limit": limit})
-        return int(forgotten)
+
+async def forget_expired(database: Database, now: float, limit: int) -> int:
+    """Delete up to `limit` answers that expired by `now`, oldest first; return how many.
+
+    Raises:
+        Unavailable: PostgreSQL is away.
+    """
+    ((forgotten,),) = await database.repeatable(_SQL["forget_expired"], {"now": now, "limit": limit})
+    return int(forgotten)
