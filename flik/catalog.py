@@ -16,15 +16,27 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from flik.schemas import STORABLE, WHOLE, Whole
+
 MAX_PROMPT_CHARS = 32_000
 MAX_OUTPUTS = 8
 MAX_SEED = 2**63 - 1
 MAX_FILM_PIXELS = 2**30  # all frames of all outputs: 30 s of 1280x720 at 30 fps, about a minute of CPU when simulated
 
-Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS, description="What to make.")]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="The same seed gives the same bytes.")]
-Style = Annotated[str, Field(min_length=1, max_length=200, description="For instance photorealistic or watercolor.")]
-Side = Annotated[int, Field(ge=64, le=2048, description="Pixels.")]
+Prompt = Annotated[
+    str, Field(min_length=1, max_length=MAX_PROMPT_CHARS, description="What to make.", json_schema_extra=STORABLE)
+]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="The same seed gives the same bytes."), WHOLE]
+Style = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="For instance photorealistic or watercolor.",
+        json_schema_extra=STORABLE,
+    ),
+]
+Side = Annotated[int, Field(ge=64, le=2048, description="Pixels."), WHOLE]
 ErrorCode = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 
@@ -43,9 +55,9 @@ class ScriptedFailure(_Strict):
     """One failure the simulated provider is told to have; `provider_unavailable` is the back end that is away."""
 
     code: ErrorCode = "scripted_failure"
-    message: str = Field(default="a failure that was asked for", max_length=500)
+    message: str = Field(default="a failure that was asked for", max_length=500, json_schema_extra=STORABLE)
     retryable: bool = True
-    calls: int = Field(
+    calls: Whole = Field(
         default=1,
         ge=1,
         le=1000,
@@ -63,7 +75,7 @@ class Script(_Strict):
         default_factory=list, max_length=20, description="Attempt 1 fails with the first, attempt 2 with the second ..."
     )
     fail_at: float = Field(default=0.5, ge=0, le=1, description="How far an attempt gets before it fails.")
-    progress_steps: int = Field(default=5, ge=0, le=100, description="Progress events an attempt emits.")
+    progress_steps: Whole = Field(default=5, ge=0, le=100, description="Progress events an attempt emits.")
 
 
 class TextPayload(_Strict):
@@ -71,7 +83,7 @@ class TextPayload(_Strict):
 
     prompt: Prompt
     style: Style | None = None
-    max_words: int = Field(default=160, ge=1, le=4000)
+    max_words: Whole = Field(default=160, ge=1, le=4000)
     seed: Seed | None = None
     script: Script | None = None
 
@@ -83,7 +95,7 @@ class ImagePayload(_Strict):
     style: Style | None = None
     width: Side = 768
     height: Side = 768
-    num_outputs: int = Field(default=1, ge=1, le=MAX_OUTPUTS)
+    num_outputs: Whole = Field(default=1, ge=1, le=MAX_OUTPUTS)
     output_format: Literal["png", "jpg", "webp"] = "png"
     seed: Seed | None = None
     script: Script | None = None
@@ -97,8 +109,8 @@ class VideoPayload(_Strict):
     width: Side = 640
     height: Side = 360
     length_s: float = Field(default=3.0, ge=0.5, le=30, description="Length of the film in seconds.")
-    fps: int = Field(default=24, ge=1, le=60)
-    num_outputs: int = Field(default=1, ge=1, le=MAX_OUTPUTS)
+    fps: Whole = Field(default=24, ge=1, le=60)
+    num_outputs: Whole = Field(default=1, ge=1, le=MAX_OUTPUTS)
     seed: Seed | None = None
     script: Script | None = None
 

@@ -35,6 +35,7 @@ class Guard:
     Args:
         dependency: its name in errors and metrics.
         probe: asks the dependency something; returns when it answers, raises or hangs while it is away.
+        verdict_of: judges what a probe raises; only ANSWERED speaks for the dependency.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Guard:
         probe: Callable[[], Coroutine[Any, Any, object]],
         policy: BreakerPolicy,
         *,
+        verdict_of: Callable[[Exception], Verdict] = lambda error: Verdict.UNKNOWN,
         measured: Metrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._dependency = dependency
         self._probe = probe
+        self._verdict_of = verdict_of
         self._clock = clock
         self._sleep = sleep
         self._breaker = Breaker(policy, random.random)
@@ -142,12 +145,20 @@ class Guard:
         self._left_behind.add(asked)
         try:
             await asyncio.wait({asked}, timeout=PROBE_S)
-            answered = asked.done() and not asked.cancelled() and asked.exception() is None
-            verdict = Verdict.ANSWERED if answered else Verdict.AWAY
+            verdict = self._judge(asked)
         finally:
             asked.cancel()  # not waited for: on a frozen server even that takes seconds
             self._end(call, verdict)
         return verdict
+
+    def _judge(self, asked: asyncio.Task[object]) -> Verdict:
+        """Return what a probe says: an error that the dependency itself sends is an answer, as everywhere."""
+        if not asked.done() or asked.cancelled():
+            return Verdict.AWAY
+        error = asked.exception()
+        if error is None or (isinstance(error, Exception) and self._verdict_of(error) is Verdict.ANSWERED):
+            return Verdict.ANSWERED
+        return Verdict.AWAY
 
     def _forget(self, asked: asyncio.Task[object]) -> None:
         self._left_behind.discard(asked)

@@ -10,18 +10,33 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 MAX_BATCH = 1_000
 MAX_PAGE = 100
 MAX_REPLAY = 10_000
-TenantId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$")]
+TENANT_ID = r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$"
+TenantId = Annotated[str, Field(min_length=1, max_length=128, pattern=TENANT_ID)]
 TaskTypeName = Annotated[str, Field(max_length=32, description="TEXT, IMAGE or VIDEO; the catalog lists them.")]
 Region = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
-Name = Annotated[str, Field(max_length=200, description="For people.")]
+# What the description says of texts that are stored; a NUL is refused before a model is asked (flik.gateway.body).
+STORABLE: dict[str, Any] = {"pattern": r"^[^\u0000]*$"}
+
+
+def _whole(value: Any) -> Any:
+    """Return 1 for 1.0: to JSON Schema both are the same integer, and some languages write it so."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)  # stands after the bounds, else pydantic leaves them out of the JSON schema
+Whole = Annotated[int, WHOLE]
+Priority = Annotated[int, Field(ge=0, le=2), WHOLE]
+Count = Annotated[int, Field(ge=0, le=10**9), WHOLE]
+Time = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"}, description="ISO 8601.")]
+Name = Annotated[str, Field(max_length=200, description="For people.", json_schema_extra=STORABLE)]
 ScopeName = Literal["submit", "read", "admin"]
 
 
@@ -38,7 +53,7 @@ class TaskRequest(_Request):
 
     tenant_id: TenantId
     task_type: TaskTypeName
-    priority: int = Field(default=1, ge=0, le=2, description="0 real-time, 1 interactive, 2 background.")
+    priority: Whole = Field(default=1, ge=0, le=2, description="0 real-time, 1 interactive, 2 background.")
     payload: dict[str, Any] = Field(description="The input; its fields depend on the task type.")
     region: Region | None = Field(default=None, description="Where to run; by default here.")
     start_deadline_s: float | None = Field(
@@ -52,31 +67,47 @@ class BatchRequest(_Request):
     tasks: list[TaskRequest] = Field(min_length=1, max_length=MAX_BATCH)
 
 
+_REPLAY_FILTERS = ("taskType", "tenantId", "priority", "errorCode", "createdAfter", "createdBefore")
+
+
+def _with(name: str, value: Any = None) -> dict[str, Any]:
+    """Return the JSON schema of an object that has such a value under a name; by default one that is not null."""
+    return {"required": [name], "properties": {name: value or {"not": {"type": "null"}}}}
+
+
 class ReplayRequest(_Request):
     """Which dead letters to queue again; at least one filter, or `all`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [*map(_with, _REPLAY_FILTERS), _with("all", {"const": True})]}
+    )
+
     task_type: TaskTypeName | None = None
     tenant_id: TenantId | None = None
-    priority: int | None = Field(default=None, ge=0, le=2)
-    error_code: str | None = Field(default=None, max_length=64)
-    created_after: str | None = None
-    created_before: str | None = None
+    priority: Priority | None = None
+    error_code: str | None = Field(default=None, max_length=64, json_schema_extra=STORABLE)
+    created_after: Time | None = None
+    created_before: Time | None = None
     all: bool = False
-    limit: int = Field(default=1_000, ge=1, le=MAX_REPLAY)
+    limit: Whole = Field(default=1_000, ge=1, le=MAX_REPLAY)
 
 
 class TenantLimits(_Request):
     """What one tenant may use; a field that is null or missing follows the service's default."""
 
     rate_per_s: float | None = Field(default=None, gt=0, le=1e9, allow_inf_nan=False, description="Tasks a second.")
-    burst: int | None = Field(default=None, ge=1, le=10**9, description="Tasks at once, after a pause.")
-    max_running: int | None = Field(default=None, ge=0, le=10**9, description="Tasks that run at the same time.")
-    max_queued: int | None = Field(default=None, ge=0, le=10**9, description="Tasks that wait.")
-    weight: int | None = Field(default=None, ge=1, le=10**6, description="Its share beside other tenants.")
-    highest_priority: int | None = Field(
-        default=None, ge=0, le=2, description="The most urgent priority it may ask for; 2: background only."
+    burst: Annotated[int, Field(ge=1, le=10**9), WHOLE] | None = Field(
+        default=None, description="Tasks at once, after a pause."
     )
-    max_payload_bytes: int | None = Field(default=None, ge=2, le=256 * 1024)
+    max_running: Count | None = Field(default=None, description="Tasks that run at the same time.")
+    max_queued: Count | None = Field(default=None, description="Tasks that wait.")
+    weight: Annotated[int, Field(ge=1, le=10**6), WHOLE] | None = Field(
+        default=None, description="Its share beside other tenants."
+    )
+    highest_priority: Priority | None = Field(
+        default=None, description="The most urgent priority it may ask for; 2: background only."
+    )
+    max_payload_bytes: Annotated[int, Field(ge=2, le=256 * 1024), WHOLE] | None = None
 
 
 class NewTenant(_Request):
@@ -100,7 +131,7 @@ class NewKey(_Request):
     tenant_id: TenantId
     name: Name = ""
     scopes: list[ScopeName] = Field(default=["submit", "read"], min_length=1, max_length=3)
-    expires_at: str | None = Field(default=None, max_length=64, description="ISO 8601; without it the key stays.")
+    expires_at: Time | None = Field(default=None, description="ISO 8601, in the future; without it the key stays.")
     kind: Literal["live", "test"] = "live"
 
 

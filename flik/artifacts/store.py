@@ -98,7 +98,7 @@ class ArtifactStore:
     def __init__(self, store: Any, folder: Path | None = None, measured: Metrics | None = None) -> None:
         self._store = store
         self._folder = folder  # of a local store: what is put there is forced to disk
-        self._guard = Guard("artifacts", self._ask, BREAKER, measured=measured)
+        self._guard = Guard("artifacts", self._ask, BREAKER, verdict_of=verdict_of, measured=measured)
 
     async def put(self, task_id: str, attempt: int, artifact: Artifact) -> StoredArtifact:
         """Store an artifact, in place of what was there, and return where it lies; then it is on disk.

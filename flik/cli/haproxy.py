@@ -9,7 +9,7 @@ While the gateway is not deployed yet, or not any more, HAProxy has nothing to s
 404, as if no task and no route existed. It is 503 here: the gateway takes every path, so whatever reaches no
 backend came too early.
 
-502, 503 and 504 stay what they are: only with 503 is it sure that nothing was done. What is no HTTP
+502, 503 and 504 stay what they are: with this 503 nothing reached a gateway. What is no HTTP
 at all never gets as far as a page: HAProxy's parser refuses it with a line of HTML.
 """
 

@@ -1,8 +1,8 @@
 """`FlikClient`: Flik's HTTP face as async methods.
 
 Reads, and refusals that say when to come back, are tried up to four times with growing
-pauses (`flik.client.patience`). A submit is tried again only when the gateway surely did
-not take it, so that nothing is made twice.
+pauses (`flik.client.patience`). A submit goes with an idempotency key of its own, so it is tried
+again whatever happened on the way, and nothing is made twice.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class FlikClient:
     ) -> Submitted:
         """Submit one task; when this returns, the task is safe with Flik."""
         request = TaskRequest(task_type, payload, priority, region, start_deadline_s)
-        answer = await self._transport.call("POST", "/api/v1/tasks", body=self._wire(request))
+        answer = await self._transport.call("POST", "/api/v1/tasks", body=self._wire(request), once=True)
         return self._as(read_submitted, answer)
 
     async def submit_many(self, requests: Sequence[TaskRequest]) -> tuple[Submitted | FlikApiError, ...]:
@@ -105,7 +105,7 @@ class FlikClient:
         if not 1 <= len(requests) <= MAX_BATCH:
             raise ValueError(f"a batch holds 1 to {MAX_BATCH} tasks, not {len(requests)}")
         body = {"tasks": [self._wire(request) for request in requests]}
-        answer = await self._transport.call("POST", "/api/v1/tasks:batch", body=body)
+        answer = await self._transport.call("POST", "/api/v1/tasks:batch", body=body, once=True)
         outcomes = self._as(_read_batch, answer)
         if len(outcomes) != len(requests):
             raise self._unreadable(f"{len(outcomes)} answers to {len(requests)} tasks")

@@ -1,8 +1,9 @@
 """How often and how long the client tries again: a pure decision, made before each new try.
 
-A refusal that says when to come back (429, 503) is always worth another try, since the
-server did nothing. So is a connection that was never made. Anything later on the way is
-tried again for reads only: a write may have taken effect.
+A refusal that says when to come back (429, a full queue) is always worth another try, since
+the server did nothing. So is a connection that was never made. Anything else, a 503 because a
+dependency is away among it, may have taken effect: it is tried again for reads, and for writes
+that carry an idempotency key.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ READS = frozenset({"GET", "HEAD"})
 class Mishap(Enum):
     """How a try went wrong."""
 
-    REFUSED = "429 or 503"
+    REFUSED = "429, or 503 from a full queue"
     NEVER_SENT = "no connection was made"
+    UNKNOWN = "503: a dependency was away, perhaps after it did what was asked"
     LOST = "the connection broke, or the answer took too long"
     BAD_GATEWAY = "502 or 504"
 
@@ -36,10 +38,13 @@ class Patience:
     longest_asked_s: float = 30.0
 
     def next_delay_s(
-        self, method: str, mishap: Mishap, tries_made: int, asked_s: float | None, chance: float
+        self, method: str, mishap: Mishap, tries_made: int, asked_s: float | None, chance: float, *, once: bool = False
     ) -> float | None:
-        """Return the seconds to wait before the next try, or None to give up; `chance` is from 0 to 1."""
-        safe = method in READS or mishap in (Mishap.REFUSED, Mishap.NEVER_SENT)
+        """Return the seconds to wait before the next try, or None to give up; `chance` is from 0 to 1.
+
+        `once`: the call carries an idempotency key.
+        """
+        safe = once or method in READS or mishap in (Mishap.REFUSED, Mishap.NEVER_SENT)
         if not safe or tries_made >= self.tries or (asked_s or 0) > self.longest_asked_s:
             return None
         backoff_s = min(self.longest_s, self.first_s * 2.0 ** (tries_made - 1))

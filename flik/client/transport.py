@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Self
+from uuid import uuid4
 
 import httpx
 
@@ -81,21 +82,29 @@ class Transport:
         params: Mapping[str, Any] | None = None,
         body: Any = None,
         also_good: Collection[int] = (),
+        once: bool = False,
     ) -> Answer:
         """Call the gateway and return its answer, which is 2xx or one of `also_good`.
+
+        `once`: the call goes with an idempotency key of its own, the same for every try, so that
+        whatever becomes of a try, the next one does nothing twice.
 
         Raises:
             FlikApiError, FlikUnreachable, UnreadableAnswer: after the last try.
             ValueError: the body is not JSON.
         """
         request = self._request(method, path, params, body)
+        if once:
+            request.headers["Idempotency-Key"] = f'"{uuid4()}"'
         tries_made = 0
         while True:
             tries_made += 1
             try:
                 return await self._try(request, also_good)
             except _Mishap as failed:
-                delay_s = self._patience.next_delay_s(method, failed.mishap, tries_made, failed.asked_s, self._chance())
+                delay_s = self._patience.next_delay_s(
+                    method, failed.mishap, tries_made, failed.asked_s, self._chance(), once=once
+                )
                 if delay_s is None:
                     raise failed.error from None
             await self._sleep(delay_s)
@@ -122,7 +131,6 @@ class Transport:
         if body is not None:
             headers["Content-Type"] = "application/json"
             content = to_json(body)
-        # An Idempotency-Key for writes belongs here: one key a call, the same for every try.
         url = self._access.base_url + path
         sent = {name: value for name, value in (params or {}).items() if value is not None}
         return self._http.build_request(method, url, params=sent or None, headers=headers, content=content)
@@ -190,7 +198,9 @@ def _judge(response: httpx.Response, content: bytes, also_good: Collection[int],
             raise UnreadableAnswer(base_url, "it is not JSON")
         return Answer(status, document, retry_after_s(response.headers.get("Retry-After")))
     error = _refusal(response, document, base_url)
-    mishap = _MISHAPS.get(status)
+    mishap = Mishap.REFUSED if error.code == "idempotency_in_flight" else _MISHAPS.get(status)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and error.code == "unavailable":
+        mishap = Mishap.UNKNOWN
     if mishap is None:
         raise error
     raise _Mishap(mishap, error, error.retry_after_s)

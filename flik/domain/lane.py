@@ -115,20 +115,27 @@ class _Class:
         elif len(flow) > 2 * flow.live + 16:
             flow.drop_stale(is_live)
 
-    def take(self, limit: int, is_live: Callable[[str], bool], spare: Callable[[str], bool] | None) -> list[str]:
-        """Remove and return the ids of up to `limit` tickets, the next ones of tenants that have room."""
-        taken: list[str] = []
-        passed_over: list[str] = []
-        while len(taken) < limit and (tenant_id := self._next_tenant()) is not None:
+    def take(
+        self, is_live: Callable[[str], bool], spare: Callable[[str], bool] | None, passed_over: set[str]
+    ) -> str | None:
+        """Remove and return the id of the next ticket of a tenant that has room; None when there is none.
+
+        Tenants without room are noted in `passed_over`; `resume` must follow.
+        """
+        while (tenant_id := self._next_tenant()) is not None:
+            if tenant_id in passed_over:
+                continue  # a ticket that left and came back left a second entry
             if spare is None or spare(tenant_id):
-                taken.append(self._take_from(tenant_id, is_live))
-            else:
-                passed_over.append(tenant_id)
+                return self._take_from(tenant_id, is_live)
+            passed_over.add(tenant_id)
+        return None
+
+    def resume(self, passed_over: set[str]) -> None:
+        """Put tenants that were passed over back in their order; the time they missed earns them nothing."""
         for tenant_id in passed_over:
             flow = self._flows[tenant_id]
             flow.start = max(flow.start, self._virtual)
             self._schedule(tenant_id, flow)
-        return taken
 
     def _next_tenant(self) -> str | None:
         while self._order:
@@ -225,11 +232,13 @@ class Lane:
         self._advance(now)
         taken: list[Ticket] = []
         for level, tenants in enumerate(self._classes):
-            if tenants and len(taken) < limit:
-                for task_id in tenants.take(limit - len(taken), self._live_at(level), spare):
-                    entry = self._entries.pop(task_id)
-                    self._depth[entry.ticket.priority] -= 1
-                    taken.append(entry.ticket)
+            is_live, passed_over = self._live_at(level), set[str]()
+            # One at a time: what was taken must not be live any more when the next one is looked for.
+            while len(taken) < limit and (task_id := tenants.take(is_live, spare, passed_over)) is not None:
+                entry = self._entries.pop(task_id)
+                self._depth[entry.ticket.priority] -= 1
+                taken.append(entry.ticket)
+            tenants.resume(passed_over)
         return taken
 
     def ready(self, now: float) -> bool:

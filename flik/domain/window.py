@@ -14,7 +14,7 @@ them than tasks in flight.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flik.domain.task import Ticket
@@ -63,6 +63,17 @@ class Window:
         """Return about how many tasks of a tenant wait, in memory or in PostgreSQL only."""
         backlog = self._backlogs.get((priority, tenant_id))
         return backlog.held + backlog.beyond if backlog else 0
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether some backlog waits in PostgreSQL only."""
+        return any(backlog.reads_on_after is not None for backlog in self._backlogs.values())
+
+    def recount(self, rows: Mapping[BacklogKey, int]) -> None:
+        """Correct what is beyond the window by a count of all that waits: cancelled tasks were not noticed there."""
+        for key, backlog in self._backlogs.items():
+            if backlog.reads_on_after is not None:
+                backlog.beyond = max(0, rows.get(key, 0) - backlog.held)
 
     def admits(self, ticket: Ticket, *, counted: bool = False) -> bool:
         """Decide about a ticket that is offered; when True, the caller must hold it.

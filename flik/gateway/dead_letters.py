@@ -16,6 +16,7 @@ from flik.gateway.body import read_json, read_model
 from flik.gateway.filters import query_parameters, read_filter, read_time, require_known_type
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import parts_of
+from flik.gateway.paths import Uuid
 from flik.gateway.responses import json_body, json_response
 from flik.gateway.tasks import MOVE_PROBLEMS, page, retry_task
 
@@ -39,7 +40,7 @@ async def list_dead_letters(request: Request) -> Response:
 @router.post(
     "/dead-letters/{task_id}/replay", status_code=202, response_model=schemas.TaskAnswer, responses=MOVE_PROBLEMS
 )
-async def replay_one(request: Request, task_id: str) -> Response:
+async def replay_one(request: Request, task_id: Uuid) -> Response:
     """Queue one dead letter for another round of attempts."""
     return await retry_task(request, task_id)
 

@@ -2,21 +2,25 @@
 
 Routes read their bodies by themselves and check the bearer token in code, so the models of
 requests, the security scheme, an example of each problem and the answers that every route
-shares are added here.
+shares are added here. What only the catalog or this service's settings know, the task types with
+their payloads and the regions, is added as well: whatever fits the description is accepted, unless
+it breaks a rule that JSON Schema cannot say (tests/fuzz/hooks.py has the list of those).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import models_json_schema
 
 from flik import errors, schemas
+from flik.catalog import TASK_TYPES, TaskType
 from flik.errors import FieldError
 from flik.gateway import problems
 
@@ -69,7 +73,8 @@ class Described(FastAPI):
 def _describe(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
     components = document.setdefault("components", {})
-    components["schemas"] = {**components.get("schemas", {}), **_models()}
+    parts = getattr(app.state, "parts", None)
+    components["schemas"] = {**components.get("schemas", {}), **_models(parts.regions if parts else ())}
     components["examples"] = dict(_examples())
     components["securitySchemes"] = {
         "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key of a tenant."}
@@ -104,12 +109,48 @@ def _examples() -> Iterator[tuple[str, dict[str, Any]]]:
         yield code, {"summary": row.title, "value": example}
 
 
-def _models() -> dict[str, Any]:
+def _models(regions: Collection[str]) -> dict[str, Any]:
     """Return the schemas of requests, which FastAPI does not see, and of problems."""
     requests = (
         schemas.TaskRequest, schemas.BatchRequest, schemas.ReplayRequest, schemas.NewKey, schemas.NewTenant,
         schemas.TenantChange,
     )  # fmt: skip
-    _, read = models_json_schema([(model, "validation") for model in requests], ref_template=_REF)
+    read_by_us: list[type[BaseModel]] = [*requests, *(task_type.payload for task_type in TASK_TYPES.values())]
+    _, read = models_json_schema([(model, "validation") for model in read_by_us], ref_template=_REF)
     _, written = models_json_schema([(schemas.Problem, "serialization")], ref_template=_REF)
-    return {**read["$defs"], **written["$defs"]}
+    found: dict[str, Any] = {**read["$defs"], **written["$defs"]}
+    named = {"anyOf": [{"type": "string", "enum": list(TASK_TYPES)}, {"type": "null"}]}
+    found["ReplayRequest"]["properties"]["taskType"] |= named
+    return found | _tasks(found["TaskRequest"], regions)
+
+
+def _tasks(shared: Mapping[str, Any], regions: Collection[str]) -> dict[str, Any]:
+    """Return the schema of a submitted task: one of its task types, each with its own payload."""
+    kinds = {f"{name.capitalize()}TaskRequest": _task(shared, row, regions) for name, row in TASK_TYPES.items()}
+    references = {kind["properties"]["taskType"]["const"]: _REF.format(model=title) for title, kind in kinds.items()}
+    one_of = {
+        "title": shared["title"],
+        "description": shared["description"],
+        "oneOf": [{"$ref": reference} for reference in references.values()],
+        "discriminator": {"propertyName": "taskType", "mapping": references},
+    }
+    return {**kinds, shared["title"]: one_of}
+
+
+def _task(shared: Mapping[str, Any], row: TaskType, regions: Collection[str]) -> dict[str, Any]:
+    properties = {
+        **shared["properties"],
+        "taskType": {"type": "string", "const": row.name},
+        "payload": {"$ref": _REF.format(model=row.payload.__name__)},
+    }
+    if regions:
+        known = {"anyOf": [{"type": "string", "enum": sorted(regions)}, {"type": "null"}]}
+        properties["region"] = {**properties["region"], **known}
+    article = "An" if row.name[0] in "AEIOU" else "A"
+    described = f"{article} {row.name} task to do."
+    return {
+        **shared,
+        "title": f"{row.name.capitalize()}TaskRequest",
+        "description": described,
+        "properties": properties,
+    }

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flik.schemas import TenantId
+from flik.schemas import WHOLE, TenantId
 
 Word = Literal["pending", "running", "completed", "failed"]
 DEFAULT_PRIORITY = 5
@@ -23,7 +23,7 @@ class TaskSubmitRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     parameters: dict[str, Any]
-    priority: Annotated[int, Field(ge=1, le=10, description="10 is the most urgent.")] = DEFAULT_PRIORITY
+    priority: Annotated[int, Field(ge=1, le=10, description="10 is the most urgent."), WHOLE] = DEFAULT_PRIORITY
     tenant_id: TenantId | None = Field(default=None, description="By default the tenant of the key.")
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from starlette.datastructures import QueryParams
 
 from flik.errors import FieldError, InvalidRequest
+from flik.gateway import filters
 from flik.gateway.body import escape
 from flik.gateway.family_words import WORDS
 
@@ -41,9 +42,7 @@ def read(query: QueryParams, *, with_status: bool) -> Asked:
     word = _one(query, "status") if with_status else None
     if word is not None and word not in WORDS:
         raise _refused("status", f"must be one of {', '.join(WORDS)}")
-    tenant_id = _one(query, "tenant_id")
-    if tenant_id is not None and (not 1 <= len(tenant_id) <= 128 or not tenant_id.isprintable()):
-        raise _refused("tenant_id", "must be 1 to 128 printable characters")
+    tenant_id = filters.read_tenant_id(_one(query, "tenant_id"), "tenant_id")
     asked = Asked(word, tenant_id, _number(query, "page"), _number(query, "page_size"))
     if asked.page * asked.page_size > REACH:
         raise _refused("page", f"reaches beyond the newest {REACH:,} tasks; /api/v1/tasks reads on from there")
@@ -78,7 +77,7 @@ def described(*, with_status: bool) -> dict[str, Any]:
         for name, (most, default) in _NUMBERS.items()
     ]
     words = [_parameter("status", {"type": "string", "enum": list(WORDS)})] if with_status else []
-    return {"parameters": [*words, _parameter("tenant_id", {"type": "string"}), *numbers]}
+    return {"parameters": [*words, _parameter("tenant_id", filters.TENANT_ID), *numbers]}
 
 
 def _parameter(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from pydantic.alias_generators import to_snake
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from flik.catalog import TASK_TYPES
@@ -36,6 +37,7 @@ from flik.gateway.body import read_json, read_model
 from flik.gateway.family_words import SHOWN_PRIORITY, WORD_OF, WORDS, in_their_words, priority_of
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import base_url, parts_of
+from flik.gateway.paths import Uuid
 from flik.gateway.responses import json_response
 from flik.gateway.submit import submit
 from flik.gateway.tasks import answers_for, cancel, find_task, read_task_id, retry
@@ -63,6 +65,13 @@ def _of_the_path(field: FieldError) -> FieldError:
     return FieldError("/task_id", field.detail) if field.pointer == "/taskId" else field
 
 
+class _TaskIdConvertor(StringConvertor):
+    """The id of a task in a place where words can stand: /api/tasks/list is a list and cannot be deleted."""
+
+    regex = "(?!(?:list|pending|failed|health)$)[^/]+"
+
+
+register_url_convertor("family_task", _TaskIdConvertor())
 router = APIRouter(prefix="/api/tasks", tags=["families"], route_class=_FamilyRoute)
 
 
@@ -139,7 +148,7 @@ _add_families()
     response_model=models.TaskStatusResponse,
     responses=problems.responses(*_SHARED, 404),
 )
-async def get_status(request: Request, task_id: str) -> Response:
+async def get_status(request: Request, task_id: Uuid) -> Response:
     """Return one task, with its result when it is completed."""
     caller = await authenticate(request, Scope.READ)
     return json_response(shown(request, await find_task(request, caller, read_task_id(task_id))))
@@ -258,8 +267,10 @@ async def get_health(request: Request) -> Response:
     return json_response({"status": "unhealthy", "components": words}, 503, {"Retry-After": "1"})
 
 
-@router.delete("/{task_id}", name="cancel_family_task", response_model=models.TaskStatusResponse, responses=_MOVE)
-async def cancel_one(request: Request, task_id: str) -> Response:
+@router.delete(
+    "/{task_id:family_task}", name="cancel_family_task", response_model=models.TaskStatusResponse, responses=_MOVE
+)
+async def cancel_one(request: Request, task_id: Uuid) -> Response:
     """Cancel a task that is not finished; once this answers 200 it will never complete."""
     return json_response(shown(request, await cancel(request, task_id)))
 
@@ -271,6 +282,6 @@ async def cancel_one(request: Request, task_id: str) -> Response:
     response_model=models.TaskStatusResponse,
     responses=_MOVE,
 )
-async def retry_one(request: Request, task_id: str) -> Response:
+async def retry_one(request: Request, task_id: Uuid) -> Response:
     """Queue a failed task for another round of attempts."""
     return json_response(shown(request, await retry(request, task_id)), 202)

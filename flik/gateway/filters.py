@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -15,13 +16,35 @@ from flik.errors import FieldError, InvalidRequest
 from flik.gateway import cursor
 from flik.gateway.body import escape
 
+TENANT_ID: Mapping[str, Any] = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": schemas.TENANT_ID}
+_ERROR_CODE: Mapping[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 128,
+    "pattern": "^[ -~]+$",
+}  # printable ASCII
+_TIME = {"type": "string", "format": "date-time"}
+_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+    "status": {"type": "string", "enum": [status.value for status in Status]},
+    "taskType": {"type": "string", "enum": list(TASK_TYPES)},
+    "priority": {"type": "integer", "minimum": 0, "maximum": 2},
+    "tenantId": TENANT_ID,
+    "errorCode": _ERROR_CODE,
+    "createdAfter": _TIME,
+    "createdBefore": _TIME,
+    "limit": {"type": "integer", "minimum": 1, "maximum": schemas.MAX_PAGE, "default": 50},
+}
 
-def query_parameters(names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the OpenAPI fragment of a route that reads its query by itself."""
+
+def query_parameters(names: tuple[str, ...], cursors: str = cursor.OF_IDS) -> dict[str, Any]:
+    """Return the OpenAPI fragment of a route that reads its query by itself; its cursors have the pattern `cursors`."""
+    described = {
+        **{name: _SCHEMAS[name] for name in (*names, "limit")},
+        "cursor": {"type": "string", "pattern": cursors},
+    }
     return {
         "parameters": [
-            {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
-            for name in (*names, "limit", "cursor")
+            {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in described.items()
         ]
     }
 
@@ -34,11 +57,11 @@ def read_filter(query: QueryParams, allowed: tuple[str, ...]) -> TaskFilter:
     """
     limit, after = read_page(query, allowed)
     return TaskFilter(
-        tenant_id=_text(query.get("tenantId"), "tenantId"),
+        tenant_id=read_tenant_id(query.get("tenantId"), "tenantId"),
         status=_one_of(query, "status", tuple(Status)),
         task_type=_one_of(query, "taskType", tuple(TASK_TYPES)),
         priority=_whole_number(query, "priority", 0, 2, None),
-        error_code=_text(query.get("errorCode"), "errorCode"),
+        error_code=_text(query.get("errorCode"), "errorCode", _ERROR_CODE, "1 to 128 printable ASCII characters"),
         created_from=read_time(query.get("createdAfter"), "createdAfter"),
         created_until=read_time(query.get("createdBefore"), "createdBefore"),
         before_id=None if after is None else cursor.decode(after),
@@ -64,9 +87,18 @@ def _refused(name: str, detail: str) -> InvalidRequest:
     return InvalidRequest((FieldError(f"/{name}", detail),))
 
 
-def _text(value: str | None, name: str) -> str | None:
-    if value is not None and (not 1 <= len(value) <= 128 or not value.isprintable()):
-        raise _refused(name, "must be 1 to 128 printable characters")
+def read_tenant_id(value: str | None, name: str) -> str | None:
+    """Return the id of a tenant that a query names; None passes.
+
+    Raises:
+        InvalidRequest: no tenant can have it.
+    """
+    return _text(value, name, TENANT_ID, "1 to 128 letters, digits and . _ : @ - that begin with a letter or digit")
+
+
+def _text(value: str | None, name: str, schema: Mapping[str, Any], words: str) -> str | None:
+    if value is not None and not (len(value) <= schema["maxLength"] and re.fullmatch(schema["pattern"][:-1], value)):
+        raise _refused(name, f"must be {words}")
     return value
 
 

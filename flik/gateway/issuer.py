@@ -100,6 +100,8 @@ class Issuer:
 
     def _caller(self, claims: Mapping[str, Any]) -> Caller | None:
         scopes = _scopes(claims.get(self._config.scopes_claim))
+        if self._config.audience is None:
+            scopes -= {Scope.ADMIN}  # a token made for another service of the company must not open everything here
         tenant_id = claims.get(self._config.tenant_claim)
         if tenant_id is None and Scope.ADMIN not in scopes:
             return None

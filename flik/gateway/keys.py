@@ -5,9 +5,9 @@ A revoked key opens nothing 5 s later, on any gateway; one that was made works a
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -19,16 +19,17 @@ from flik.domain import key as api_keys
 from flik.domain.identity import Scope
 from flik.domain.key import ApiKey, Kind
 from flik.errors import FieldError, InvalidRequest, KeyNotFound
-from flik.gateway import cursor, filters, problems
+from flik.gateway import cursor, filters, paths, problems
 from flik.gateway.answers import iso
 from flik.gateway.body import read_json, read_model
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import base_url, parts_of
+from flik.gateway.paths import Uuid
 from flik.gateway.responses import json_body, json_response
 from flik.gateway.tenants import by
 
-_KEY_ID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", re.ASCII)
 _FILTERS = ("tenantId",)
+_LAST_AT = datetime.max.replace(tzinfo=UTC).timestamp() - 1  # what an answer can show
 router = APIRouter(prefix="/api/v1", tags=["keys"])
 
 
@@ -75,10 +76,10 @@ async def list_keys(request: Request) -> Response:
     response_model=schemas.KeyAnswer,
     responses=problems.responses(401, 403, errors.KeyNotFound, 422, 503),
 )
-async def revoke_key(request: Request, key_id: str) -> Response:
+async def revoke_key(request: Request, key_id: Uuid) -> Response:
     """Revoke a key for good; one that is revoked already stays as it is."""
     caller = await authenticate(request, Scope.ADMIN)
-    if not _KEY_ID.fullmatch(key_id):
+    if not paths.is_uuid(key_id):
         raise InvalidRequest((FieldError("/keyId", "is not the id of a key (a UUID)"),))
     revoked = await parts_of(request).keys.revoke(key_id.lower(), time.time(), by(request, caller))
     if revoked is None:
@@ -90,6 +91,8 @@ def _record(wanted: schemas.NewKey, prefix: str, now: float) -> ApiKey:
     expires_at = filters.read_time(wanted.expires_at, "expiresAt")
     if expires_at is not None and expires_at <= now:
         raise InvalidRequest((FieldError("/expiresAt", "has passed already"),))
+    if expires_at is not None and expires_at > _LAST_AT:
+        raise InvalidRequest((FieldError("/expiresAt", "is beyond the year 9999"),))
     scopes = frozenset(map(Scope, wanted.scopes))
     return ApiKey(str(uuid7()), wanted.tenant_id, prefix, wanted.name, scopes, now, expires_at)
 

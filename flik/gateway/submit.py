@@ -98,12 +98,14 @@ async def submit_batch(request: Request) -> Response:
     document = await read_json(request)
     origin, parts = origin_of(request), parts_of(request)
     items = [_read(task, f"/tasks/{index}", origin, parts) for index, task in enumerate(_batch_of(document))]
+    readable = next((item for item in items if isinstance(item, NewTask)), None)
     tenants = await _tenants_of(request, caller, items)
     items = [_unless_refused(item, tenants) for item in items]
     asked = None
-    if first := next((item for item in items if isinstance(item, NewTask)), None):
-        # Whoever speaks for every tenant has no keys of its own: they are those of the first task that can be stored.
-        asked = idempotency.keyed_request(request, key, caller.tenant_id or first.tenant_id, document)
+    if readable and any(isinstance(item, NewTask) for item in items):
+        # Whoever speaks for every tenant has no keys of its own: they are those of the first task that can be read,
+        # which is the same one whenever the request comes again.
+        asked = idempotency.keyed_request(request, key, caller.tenant_id or readable.tenant_id, document)
         replay = await idempotency.replay_of(request, asked)
         if replay is not None:
             return replay

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import replace
 
@@ -13,15 +12,15 @@ from flik import schemas
 from flik.domain.identity import Caller, Scope
 from flik.domain.task import TERMINAL, Status, TaskFilter, TaskView
 from flik.errors import FieldError, InvalidRequest, NotBuilt, StateConflict, TaskNotFound
-from flik.gateway import answers, cursor, filters, problems
+from flik.gateway import answers, cursor, filters, paths, problems
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import base_url, parts_of
+from flik.gateway.paths import Uuid
 from flik.gateway.responses import json_response
 from flik.pipeline.ports import Moved
 
 POLL_AFTER_S = 1
 MOVE_PROBLEMS = problems.responses(401, 404, 409, 422, 503)
-_TASK_ID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _OF_ONE = problems.responses(401, 404, 422, 503)
 router = APIRouter(prefix="/api/v1", tags=["tasks"])
 
@@ -58,13 +57,13 @@ def read_task_id(raw: str) -> str:
     Raises:
         InvalidRequest: it is not a UUID.
     """
-    if not _TASK_ID.fullmatch(raw):
+    if not paths.is_uuid(raw):
         raise InvalidRequest((FieldError("/taskId", "is not a task id (a UUID)"),))
     return raw.lower()
 
 
 @router.get("/tasks/{task_id}", response_model=schemas.TaskAnswer, responses=_OF_ONE)
-async def get_task(request: Request, task_id: str) -> Response:
+async def get_task(request: Request, task_id: Uuid) -> Response:
     """Return one task, with its result when it is completed."""
     caller = await authenticate(request, Scope.READ)
     view = await find_task(request, caller, read_task_id(task_id))
@@ -73,7 +72,7 @@ async def get_task(request: Request, task_id: str) -> Response:
 
 
 @router.get("/tasks/{task_id}/result", response_model=schemas.ResultAnswer, responses=MOVE_PROBLEMS)
-async def get_result(request: Request, task_id: str) -> Response:
+async def get_result(request: Request, task_id: Uuid) -> Response:
     """Return the result alone; 409 while there is none."""
     caller = await authenticate(request, Scope.READ)
     view = await find_task(request, caller, read_task_id(task_id))
@@ -83,7 +82,7 @@ async def get_result(request: Request, task_id: str) -> Response:
 
 
 @router.get("/tasks/{task_id}/events", include_in_schema=False)
-async def get_events(request: Request, task_id: str) -> Response:
+async def get_events(request: Request, task_id: Uuid) -> Response:
     """Say that live events are still to come."""
     caller = await authenticate(request, Scope.READ)
     view = await find_task(request, caller, read_task_id(task_id))
@@ -125,13 +124,13 @@ def answers_for(request: Request) -> answers.Answers:
     "/tasks/{task_id}", operation_id="deleteTask", response_model=schemas.TaskAnswer, responses=MOVE_PROBLEMS
 )
 @router.post("/tasks/{task_id}/cancel", response_model=schemas.TaskAnswer, responses=MOVE_PROBLEMS)
-async def cancel_task(request: Request, task_id: str) -> Response:
+async def cancel_task(request: Request, task_id: Uuid) -> Response:
     """Cancel a task that is not finished; once this answers 200 it will never complete."""
     return json_response(answers_for(request).task(await cancel(request, task_id)))
 
 
 @router.post("/tasks/{task_id}/retry", status_code=202, response_model=schemas.TaskAnswer, responses=MOVE_PROBLEMS)
-async def retry_task(request: Request, task_id: str) -> Response:
+async def retry_task(request: Request, task_id: Uuid) -> Response:
     """Queue a failed task for another round of attempts."""
     return json_response(answers_for(request).task(await retry(request, task_id)), 202)
 

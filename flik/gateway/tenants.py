@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import asdict
 from typing import Any
@@ -14,15 +13,15 @@ from starlette.responses import Response
 from flik import errors, schemas
 from flik.domain.identity import Caller, Limits, OwnLimits, Scope, TenantRecord
 from flik.errors import TenantExists, TenantNotFound
-from flik.gateway import cursor, filters, problems
+from flik.gateway import cursor, filters, paths, problems
 from flik.gateway.answers import iso
 from flik.gateway.body import read_json, read_model
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import base_url, parts_of
+from flik.gateway.paths import TenantId
 from flik.gateway.responses import json_body, json_response
 from flik.storage.audit import By
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}", re.ASCII)  # schemas.TenantId
 _WRITE_PROBLEMS = (400, 401, 403, 413, 415, 422, 503)
 router = APIRouter(prefix="/api/v1", tags=["tenants"])
 
@@ -56,7 +55,7 @@ async def create_tenant(request: Request) -> Response:
     "/tenants",
     response_model=schemas.TenantPage,
     responses=problems.responses(401, 403, 422, 503),
-    openapi_extra=filters.query_parameters(()),
+    openapi_extra=filters.query_parameters((), cursor.OF_NAMES),
 )
 async def list_tenants(request: Request) -> Response:
     """List tenants in the order of their ids."""
@@ -75,7 +74,7 @@ async def list_tenants(request: Request) -> Response:
     response_model=schemas.TenantAnswer,
     responses=problems.responses(401, 403, errors.TenantNotFound, 503),
 )
-async def get_tenant(request: Request, tenant_id: str) -> Response:
+async def get_tenant(request: Request, tenant_id: TenantId) -> Response:
     """Return one tenant."""
     await authenticate(request, Scope.ADMIN)
     parts = parts_of(request)
@@ -91,7 +90,7 @@ async def get_tenant(request: Request, tenant_id: str) -> Response:
     responses=problems.responses(*_WRITE_PROBLEMS, errors.TenantNotFound),
     openapi_extra=json_body(schemas.TenantChange),
 )
-async def change_tenant(request: Request, tenant_id: str) -> Response:
+async def change_tenant(request: Request, tenant_id: TenantId) -> Response:
     """Change a tenant's name or limits; what is not named stays, null resets a limit to the default (RFC 7396)."""
     caller = await authenticate(request, Scope.ADMIN)
     wanted = read_model(schemas.TenantChange, await read_json(request))
@@ -111,7 +110,7 @@ def _changes(wanted: schemas.TenantChange) -> dict[str, Any]:
 
 def _read_id(raw: str) -> str:
     """Return the id of a path; one that no tenant can have belongs to none."""
-    if not _ID.fullmatch(raw):
+    if not paths.is_tenant_id(raw):
         raise TenantNotFound(raw[:128])
     return raw
 

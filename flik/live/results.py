@@ -40,7 +40,7 @@ class LiveResults:
         self._ttl_s = ttl_s
         self._redis: Redis | None = None
         self._set_all: Any = None
-        self._guard = Guard("redis", self._answer, BREAKER, measured=measured)
+        self._guard = Guard("redis", self._answer, BREAKER, verdict_of=verdict_of, measured=measured)
 
     def open(self) -> Self:
         """Prepare to connect; the first command does."""

@@ -83,13 +83,11 @@ class Admission:
             Unavailable: the limiter is away, so nobody knows.
         """
         refusals: list[FlikError | None] = [_forbidden(task, limits) for task in tasks]
+        queued = 0 if limits.max_queued is None else await self._levels.queued_by(tenant_id)
         self._refuse_where_full(tasks, refusals)
-        self._refuse_backlog(tenant_id, limits, tasks, refusals)
+        self._refuse_backlog(tenant_id, limits, queued, tasks, refusals)
         left = [place for place, refused in enumerate(refusals) if refused is None]
-        quota = await self._pay(tenant_id, limits, left, refusals) if left else None
-        for place in left:
-            if refusals[place] is None:
-                self._levels.note_sent(tasks[place].task_type, tenant_id)
+        quota = await self._pay(tenant_id, limits, tasks, left, refusals) if left else None
         self._count(tenant_id, refusals)
         return Verdict(refusals, quota)
 
@@ -114,21 +112,36 @@ class Admission:
             ]
 
     def _refuse_backlog(
-        self, tenant_id: str, limits: Limits, tasks: Sequence[NewTask], refusals: list[FlikError | None]
+        self, tenant_id: str, limits: Limits, queued: int, tasks: Sequence[NewTask], refusals: list[FlikError | None]
     ) -> None:
         if limits.max_queued is None:
             return
         fresh = [task for task, said in zip(tasks, refusals, strict=True) if said is None]
-        waiting = self._levels.queued_by(tenant_id) + len(fresh)
+        waiting = queued + len(fresh)
         if fresh and waiting > limits.max_queued:
             pace = self._levels.level(fresh[0].task_type).drained_per_s
             full = TenantQueueFull(tenant_id, limits.max_queued, until_below(Level(waiting, pace), limits.max_queued))
             refusals[:] = [said or full for said in refusals]
 
     async def _pay(
-        self, tenant_id: str, limits: Limits, left: Sequence[int], refusals: list[FlikError | None]
+        self,
+        tenant_id: str,
+        limits: Limits,
+        tasks: Sequence[NewTask],
+        left: Sequence[int],
+        refusals: list[FlikError | None],
     ) -> Quota | None:
-        decision = await self._allowances.spend(tenant_id, len(left), limits)
+        types = Counter(tasks[place].task_type for place in left)
+        for task_type, count in types.items():  # before anybody else is let in, as paying may take a while
+            self._levels.note_sent(task_type, tenant_id, count)
+        admitted = False
+        try:
+            decision = await self._allowances.spend(tenant_id, len(left), limits)
+            admitted = isinstance(decision, Admitted)
+        finally:
+            if not admitted:
+                for task_type, count in types.items():
+                    self._levels.take_back(task_type, tenant_id, count)
         match decision:
             case Admitted(remaining):
                 full_in_s = (limits.burst - remaining) / limits.rate_per_s if limits.rate_per_s > 0 else 0.0

@@ -9,6 +9,7 @@ what is sent is added to it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -17,6 +18,7 @@ from flik.errors import Unavailable
 
 ASK_EVERY_S = 0.5
 FORGET_AFTER = 20  # answers without a submission of the tenant
+_log = logging.getLogger("flik.gateway")
 
 
 class QueueLevels:
@@ -34,9 +36,11 @@ class QueueLevels:
         known = self._load.levels.get(task_type, EMPTY)
         return Level(known.waiting + self._sent[task_type], known.drained_per_s)
 
-    def queued_by(self, tenant_id: str) -> int:
-        """Return how many tasks of a tenant wait; from now on the queue is asked about it."""
+    async def queued_by(self, tenant_id: str) -> int:
+        """Return how many tasks of a tenant wait; the first time the queue is asked, from then on it tells."""
         self._asked_about[tenant_id] = FORGET_AFTER
+        if tenant_id not in self._load.queued:
+            await self.ask_once()
         return self._load.queued.get(tenant_id, 0) + self._sent_by[tenant_id]
 
     def note_sent(self, task_type: str, tenant_id: str, count: int = 1) -> None:
@@ -44,10 +48,18 @@ class QueueLevels:
         self._sent[task_type] += count
         self._sent_by[tenant_id] += count
 
+    def take_back(self, task_type: str, tenant_id: str, count: int = 1) -> None:
+        """Note tasks that were not admitted after all."""
+        self._sent[task_type] -= count
+        self._sent_by[tenant_id] -= count
+
     async def run(self) -> None:
         """Ask the queue until cancelled."""
         while True:
-            await self.ask_once()
+            try:
+                await self.ask_once()
+            except Exception:  # a gateway that never asks again would in the end refuse everything
+                _log.exception("asking how full the queue is failed")
             await asyncio.sleep(ASK_EVERY_S)
 
     async def ask_once(self) -> None:
@@ -57,6 +69,7 @@ class QueueLevels:
             self._load = await self._ask(tuple(self._asked_about))
         except Unavailable:
             return
-        self._sent -= before  # what was sent meanwhile may or may not be in the answer: count it
-        self._sent_by -= before_by
+        # What was sent meanwhile may or may not be in the answer: count it.
+        self._sent = +Counter({name: count - before[name] for name, count in self._sent.items()})
+        self._sent_by = +Counter({name: count - before_by[name] for name, count in self._sent_by.items()})
         self._asked_about = {tenant: left - 1 for tenant, left in self._asked_about.items() if left > 1}

@@ -129,6 +129,7 @@ class TaskQueue:
 
     async def load(self, tenant_ids: Sequence[str]) -> Load:
         """Return how full the queue is, and how many tasks of each of these tenants wait."""
+        await self.rebuilt.wait()  # before that, a full queue would look empty
         return self.waiting.load(tenant_ids)
 
     # ---- what workers ask

@@ -21,7 +21,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -290,7 +290,7 @@ class TaskWorker:
         if draft.result is None:
             raise ProviderError("no_result", "the provider ended without a result", True)
         text = draft.result.text if draft.result.text is not None else "".join(draft.chunks) or None
-        return Completed(grant.task_id, grant.lease_token, text, dict(draft.result.metadata), tuple(draft.files))
+        return Completed(grant.task_id, grant.lease_token, text, _plain(draft.result.metadata), tuple(draft.files))
 
     # ---- beat
 
@@ -355,3 +355,18 @@ class TaskWorker:
             if not took_effect:
                 _log.info("outcome refused: the lease token is not current", extra={"taskId": outcome.task_id})
         self._slot_freed.set()
+
+
+def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata as what it will be once it is stored.
+
+    Raises:
+        ProviderError: it is nothing that JSON can hold; here it costs one task, on its way to the queue the replica.
+    """
+    if not metadata:
+        return {}
+    try:
+        plain: dict[str, Any] = orjson.loads(orjson.dumps(metadata))
+    except (TypeError, ValueError) as error:
+        raise ProviderError("result_not_storable", f"metadata: {error}", False) from None
+    return plain

@@ -22,7 +22,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from flik.domain.breaker import BreakerPolicy, Verdict
 from flik.errors import Unavailable
-from flik.guard import PROBE_S, Guard
+from flik.guard import Guard
 from flik.telemetry import Metrics
 
 # The statements of the queue join a table to `unnest()`. Without fresh statistics the planner answers that
@@ -32,6 +32,7 @@ PINNED_PLANS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin
 
 # Open for at most a second: writes are to go on within 5 s of PostgreSQL's return, of which connecting takes some.
 BREAKER = BreakerPolicy(most_open_s=1.0)
+PING_S = 0.5  # then it is asked on a connection of its own
 SUSPICIOUS_AFTER_S = 1.0
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
@@ -56,7 +57,7 @@ class Database:
     ) -> None:
         self._url = url
         self._within_s = within_s
-        self._guard = Guard("postgresql", self._connect_and_ask, BREAKER, measured=measured)
+        self._guard = Guard("postgresql", self._connect_and_ask, BREAKER, verdict_of=verdict_of, measured=measured)
         self._abandoned: set[asyncio.Future[Any]] = set()
         options = "-c statement_timeout=30000 -c synchronous_commit=on -c timezone=UTC -c jit=off"
         self._pool = AsyncConnectionPool(
@@ -112,10 +113,13 @@ class Database:
         Raises:
             Unavailable: it does not, or a probe of it runs already.
         """
-        if self._guard.closed:
-            await self._repeatable("SELECT 1", {}, PROBE_S)
-        else:
+        if not self._guard.closed:
             await self._guard.ping()
+            return
+        try:
+            await self._run_twice("SELECT 1", {}, PING_S)  # not judged: connections that are busy are no dead server
+        except (*_GONE, Unavailable):
+            await self._guard.ping()  # on a connection of its own
 
     async def _repeatable(self, sql: str, parameters: Mapping[str, Any], within_s: float) -> list[tuple[Any, ...]]:
         try:

@@ -76,7 +76,7 @@ def head(flik: RunningFlik, *lines: str) -> bytes:
         ({"priority": -1}, "/priority"),
         ({"priority": "1"}, "/priority"),
         ({"priority": True}, "/priority"),
-        ({"priority": 1.0}, "/priority"),
+        ({"priority": 1.5}, "/priority"),
         ({"priority": None}, "/priority"),
         ({"unknown": 1}, "/unknown"),
         ({"tenantId": 7}, "/tenantId"),

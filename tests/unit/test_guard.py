@@ -217,3 +217,15 @@ async def test_suspicion_asks_one_question_at_a_time_and_opens_it_when_there_is_
     guard.suspect()
     await asyncio.sleep(0)
     assert dependency.probes == POLICY.failures
+
+
+async def test_error_that_it_sends_to_a_probe_is_an_answer_too(dependency: Dependency) -> None:
+    async def refuse() -> None:
+        raise PermissionError("you may not ask that")
+
+    guard = Guard("it", refuse, POLICY, verdict_of=lambda error: Verdict.ANSWERED, clock=lambda: dependency.now,
+                  sleep=dependency.sleep)  # fmt: skip
+    fail(guard)
+    dependency.may_sleep.release()
+    await until(lambda: guard.closed)
+    guard.close()

@@ -34,7 +34,7 @@ def test_anything_else_is_no_tenant(tenant: str) -> None:
     assert wrong(schemas.TaskRequest, {**TASK, "tenantId": tenant}) == {("tenantId",)}
 
 
-@pytest.mark.parametrize("priority", [-1, 3, "1", 1.0, True, None, [1]])
+@pytest.mark.parametrize("priority", [-1, 3, "1", 1.5, 3.0, float("nan"), True, None, [1]])
 def test_priority_is_one_of_three_whole_numbers(priority: Any) -> None:
     assert wrong(schemas.TaskRequest, {**TASK, "priority": priority}) == {("priority",)}
 

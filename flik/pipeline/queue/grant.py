@@ -57,6 +57,7 @@ class Granting:
         self._wanted = wanted
         self._refill_wanted = refill_wanted
         self._cancelled: set[str] = set()  # while their grant was under way
+        self._first = 0  # which type is dealt first
 
     async def run(self) -> None:
         """Grant whenever a ticket or a worker arrives or a retry falls due, else look each second."""
@@ -85,12 +86,18 @@ class Granting:
 
     def _deal(self) -> list[Pick]:
         picks: list[Pick] = []
-        for task_type in self._waiting.lanes:
+        for task_type in self._types_in_turn():
             slots = self._roster.open_slots(task_type)
             wanted = min(MAX_GRANTS, sum(count for _, count in slots))
             tickets = self._waiting.take(task_type, wanted) if wanted > 0 else []
             picks += [(ticket, str(uuid4()), worker) for ticket, worker in zip(tickets, in_turn(slots), strict=False)]
         return picks
+
+    def _types_in_turn(self) -> list[str]:
+        """Return the types, another one first each time: of what a tenant's cap allows, none must get it all."""
+        types = list(self._waiting.lanes)
+        self._first = (self._first + 1) % len(types)
+        return types[self._first :] + types[: self._first]
 
     async def _grant(self, picks: list[Pick]) -> None:
         waiters = self._call({worker.worker_id for _, _, worker in picks})
@@ -107,6 +114,7 @@ class Granting:
         self._waiting.end_grant(ticket.task_id for ticket, _, _ in picks)
         self._cancelled.clear()  # only this grant was under way
         _answer(waiters, grants)
+        self._waiting.note_pace(row.task_type for row in rows)
         self._measures.note_granted(rows, now)
         self._refill_wanted.set()
 

@@ -24,6 +24,7 @@ SCAN_EVERY_S = 2.0
 RECENT_S = 5.0
 RECENT_ROWS = 4_000
 WALK_ROWS = 5_000
+COUNT_EVERY_S = 60.0
 READERS = 2  # pages read at a time; the other connections stay free for grants and settlements
 
 
@@ -41,7 +42,7 @@ class Refilling:
 
     async def run(self) -> None:
         """Read on whenever memory was freed, and scan."""
-        next_scan_at = 0.0
+        next_scan_at, next_count_at = 0.0, self._now() + COUNT_EVERY_S
         while True:
             await wait(self._wanted, 1.0)
             self._wanted.clear()
@@ -51,8 +52,27 @@ class Refilling:
                 if now >= next_scan_at:
                     next_scan_at = now + SCAN_EVERY_S
                     await self.scan(now)
+                if now >= next_count_at:
+                    next_count_at = now + COUNT_EVERY_S
+                    await self.recount()
             except Unavailable:
                 await pause()
+
+    async def recount(self) -> None:
+        """Count what waits beyond the windows anew, if anything does: the door and the metrics go by it.
+
+        Raises:
+            Unavailable: PostgreSQL is away.
+        """
+        windows = self._waiting.windows
+        if not any(window.has_rest for window in windows.values()):
+            return
+        counted: dict[str, dict[tuple[int, str], int]] = {name: {} for name in windows}
+        for task_type, priority, tenant_id, rows in await self._store.backlogs():
+            if task_type in counted:
+                counted[task_type][priority, tenant_id] = rows
+        for name, window in windows.items():
+            window.recount(counted[name])
 
     async def scan(self, now: float) -> None:
         """Find waiting tasks that nobody announced: recent ones, and the next page of all that waits.

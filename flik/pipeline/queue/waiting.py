@@ -55,13 +55,17 @@ class Waiting:
 
     def take(self, task_type: str, limit: int) -> list[Ticket]:
         """Remove and return the next tickets of a type; `end_grant` must follow for each."""
-        now = self._now()
-        tickets = self.lanes[task_type].take(limit, now, self._spare() if self._limits.caps else None)
+        tickets = self.lanes[task_type].take(limit, self._now(), self._spare() if self._limits.caps else None)
         if tickets:
             self.windows[task_type].left_together(tickets)
             self.in_grant.update((ticket.task_id, ticket.tenant_id) for ticket in tickets)
-            self._paces[task_type].note(len(tickets), now)
         return tickets
+
+    def note_pace(self, granted: Iterable[str]) -> None:
+        """Note the types of tasks that left for good."""
+        now = self._now()
+        for task_type, count in Counter(granted).items():
+            self._paces[task_type].note(count, now)
 
     def _spare(self) -> Callable[[str], bool]:
         """Return what tells, for one round, whether a tenant may have another task running, and counts it."""

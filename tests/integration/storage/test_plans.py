@@ -199,3 +199,13 @@ async def test_two_thousand_grants_and_settlements_with_artifacts_take_less_than
     moved = await asyncio.wait_for(store.settle(settlements, EPOCH + 1), 1.0)
     await database.close()
     assert len(moved) == len(rows) > 1500
+
+
+@pytest.mark.parametrize("filled_url", ["analysed"], indirect=True)
+def test_a_list_of_what_hardly_ever_is_there_reads_no_history(filled_url: str) -> None:
+    conditions, values = conditions_of(TaskFilter(tenant_id="tenant1", status="PENDING"))
+    with psycopg.connect(filled_url) as connection:
+        plan = "\n".join(
+            plan_of(connection, TASKS["list_tasks"].format(conditions=conditions), {**values, "limit": 50})
+        )
+    assert "tasks_live" in plan or "tasks_start_deadline" in plan, plan

@@ -286,14 +286,39 @@ async def test_a_server_that_asks_for_too_much_patience_is_not_waited_for(
     assert pauses == []
 
 
-@pytest.mark.parametrize("status", [500, 502, 504])
-async def test_a_submit_that_may_have_been_taken_is_not_sent_twice(
-    gateway: FakeGateway, client: FlikClient, status: int
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(502, "gateway_lost"), (503, "unavailable"), (504, "gateway_timeout"), (409, "idempotency_in_flight")],
+)
+async def test_a_submit_that_may_have_been_taken_is_sent_again_under_the_same_key(
+    gateway: FakeGateway, client: FlikClient, status: int, code: str
 ) -> None:
-    gateway.answer_next(problem(status, "internal", "oops"))
+    gateway.answer_next(problem(status, code, "oops"))
+
+    await client.submit("TEXT", {"prompt": "x"})
+    await client.submit("TEXT", {"prompt": "x"})
+
+    first, again, other = (request.headers["idempotency-key"] for request in gateway.requests)
+    assert first == again != other
+
+
+async def test_a_fault_of_the_gateway_is_not_tried_again(gateway: FakeGateway, client: FlikClient) -> None:
+    gateway.answer_next(problem(500, "internal", "oops"))
 
     with pytest.raises(FlikApiError, match="oops"):
         await client.submit("TEXT", {"prompt": "x"})
+
+    assert len(gateway.requests) == 1
+
+
+async def test_another_write_is_not_sent_again_when_it_may_have_taken_effect(
+    gateway: FakeGateway, client: FlikClient
+) -> None:
+    gateway.add(1)
+    gateway.answer_next(problem(503, "unavailable", "oops"))
+
+    with pytest.raises(FlikApiError, match="oops"):
+        await client.cancel(task_id(1))
 
     assert len(gateway.requests) == 1
 
@@ -326,11 +351,16 @@ async def test_a_submit_whose_answer_is_lost_says_that_it_may_have_been_taken(pa
         writer.close()
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    async with server, FlikClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+
+    async def sleep(delay_s: float) -> None:
+        pauses.append(delay_s)
+
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, FlikClient(url, sleep=sleep) as client:
         with pytest.raises(FlikUnreachable, match="may have taken effect"):
             await client.submit("TEXT", {"prompt": "x"})
 
-    assert pauses == []
+    assert len(pauses) == 3
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,25 @@ def test_chance_adds_up_to_a_quarter() -> None:
         ("DELETE", Mishap.LOST, False),
     ],
 )
+def test_a_write_under_an_idempotency_key_is_repeated_whatever_became_of_it(
+    method: str, mishap: Mishap, again: bool
+) -> None:
+    assert P.next_delay_s(method, mishap, 1, None, 0.0, once=True) is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "mishap", "again"),
+    [
+        ("GET", Mishap.LOST, True),
+        ("GET", Mishap.UNKNOWN, True),
+        ("POST", Mishap.REFUSED, True),
+        ("POST", Mishap.NEVER_SENT, True),
+        ("POST", Mishap.UNKNOWN, False),
+        ("POST", Mishap.LOST, False),
+        ("POST", Mishap.BAD_GATEWAY, False),
+        ("DELETE", Mishap.LOST, False),
+    ],
+)
 def test_a_write_is_repeated_only_if_it_surely_did_nothing(method: str, mishap: Mishap, again: bool) -> None:
     assert (P.next_delay_s(method, mishap, 1, None, 0.0) is not None) is again
 

@@ -419,3 +419,24 @@ def test_caps_hold_and_every_ticket_comes_out_once(
         out += [each.task_id for each in taken]
     out += take_ids(lane, 100)
     assert sorted(out) == sorted(f"t{n:06}" for n in range(len(waiting)))
+
+
+def test_a_ticket_that_left_and_came_back_is_taken_once_and_counts_once() -> None:
+    lane = lane_of(ticket(1), ticket(2))
+    lane.remove("t000001")
+    assert lane.add(ticket(1), 0)
+
+    assert take_ids(lane, 5) == ["t000001", "t000002"]
+    assert (len(lane), lane.depth(1)) == (0, 0)
+
+
+def test_a_tenant_at_its_cap_that_comes_and_goes_leaves_nothing_behind() -> None:
+    lane = lane_of(ticket(0, tenant="other"))
+    for _ in range(200):
+        lane.add(ticket(1, tenant="capped"), 0)
+        lane.take(1, 0, Caps(capped=0, other=0))
+        lane.remove("t000001")
+    lane.add(ticket(1, tenant="capped"), 0)
+    lane.take(1, 0, Caps(capped=0, other=0))
+
+    assert sum(len(each._order) for each in lane._classes) <= 4

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import pkgutil
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
@@ -133,7 +134,7 @@ def routes_in_code() -> Iterator[str]:
     for module in pkgutil.iter_modules(flik.gateway.__path__, "flik.gateway."):
         for route in getattr(getattr(import_module(module.name), "router", None), "routes", ()):
             assert isinstance(route, APIRoute)
-            yield from (f"{method} {route.path.replace(':path', '')}" for method in route.methods)
+            yield from (f"{method} {re.sub(r':[a-z_]+}', '}', route.path)}" for method in route.methods)
 
 
 @pytest.fixture

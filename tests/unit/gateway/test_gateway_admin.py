@@ -104,6 +104,7 @@ async def test_key_with_an_end(operator: httpx.AsyncClient) -> None:
         ({"scopes": ["read"] * 4}, "/scopes"),
         ({"expiresAt": "2020-01-01T00:00:00Z"}, "/expiresAt"),
         ({"expiresAt": "tomorrow"}, "/expiresAt"),
+        ({"expiresAt": "9999-12-31T23:59:59-14:00"}, "/expiresAt"),  # the year 10000, which no answer could show
         ({"expiresAt": "9" * 100}, "/expiresAt"),
         ({"expiresAt": 1_900_000_000}, "/expiresAt"),
         ({"kind": "prod"}, "/kind"),

@@ -119,7 +119,17 @@ async def test_tenants_do_not_share_keys(fakes: Fakes, client: httpx.AsyncClient
     assert [task.tenant_id for task in fakes.tasks.stored] == ["acme", "other"]
 
 
-async def test_batch_of_a_caller_without_a_tenant_has_the_keys_of_its_first_accepted_task(
+async def test_batch_has_the_same_place_also_when_fewer_of_its_tasks_are_refused_the_next_time(
+    fakes: Fakes, client: httpx.AsyncClient
+) -> None:
+    tasks = {"tasks": [body(tenantId="first"), body(tenantId="second")]}
+    first = await client.post(MANY, json=tasks, headers=KEY)
+    again = await client.post(MANY, json=tasks, headers=KEY)
+    assert again.content == first.content
+    assert list(fakes.kept.rows) == [("first", "8e03978e-40d5")]
+
+
+async def test_batch_of_a_caller_without_a_tenant_has_the_keys_of_its_first_readable_task(
     fakes: Fakes, client: httpx.AsyncClient
 ) -> None:
     tasks = [body(tenantId="bad", priority=9), body(tenantId="second"), body(tenantId="third")]

@@ -88,6 +88,16 @@ async def test_names_of_claims_are_settings() -> None:
     assert await issuer(config=config).caller_of(token(**claims)) == GOOD
 
 
+async def test_without_an_audience_no_token_is_an_operator_s() -> None:
+    anywhere = issuer(config=IssuerConfig())
+
+    operator = await anywhere.caller_of(token(aud="billing", scope="admin read"))
+    nobody = await anywhere.caller_of(token(aud="billing", scope="admin", tenant=None))
+
+    assert operator == Caller("acme", frozenset({Scope.READ}), "jwt:ada")
+    assert nobody is None
+
+
 async def test_audience_and_issuer_are_not_looked_at_when_they_are_not_set() -> None:
     assert await issuer(config=IssuerConfig()).caller_of(token(aud="other", iss=None)) == GOOD
 

@@ -76,7 +76,7 @@ async def test_broken_traceparent_is_left_out(fakes: Fakes, client: httpx.AsyncC
         ({"priority": -1}, "/priority"),
         ({"priority": "1"}, "/priority"),
         ({"priority": True}, "/priority"),
-        ({"priority": 1.0}, "/priority"),
+        ({"priority": 1.5}, "/priority"),
         ({"priority": None}, "/priority"),
         ({"priority": 10**30}, "/priority"),
         ({"tenantId": ""}, "/tenantId"),

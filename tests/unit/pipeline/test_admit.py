@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -132,7 +133,7 @@ async def test_tenant_has_no_more_waiting_than_it_may() -> None:
 
 async def test_what_was_sent_since_the_queue_was_asked_counts_as_waiting() -> None:
     scene = Scene(load=Load({}, {"acme": 8}))
-    scene.levels.queued_by("acme")
+    await scene.levels.queued_by("acme")
     await scene.levels.ask_once()
     limits = Limits(max_queued=10)
 
@@ -182,3 +183,34 @@ async def test_tenants_in_the_metrics_are_bounded() -> None:
 
     assert scene.refused("rate_limited", "tenant-0") == 1
     assert scene.refused("rate_limited", "other") == 5
+
+
+async def test_room_is_taken_before_the_tokens_are_waited_for_and_given_back_without_them() -> None:
+    scene = Scene(load=Load({}, {"acme": 0}))
+    await scene.levels.queued_by("acme")
+    limits = Limits(max_queued=10)
+    gate = asyncio.Event()
+    says = scene.purse.spend
+
+    async def slowly(tenant_id: str, cost: int, limits: Limits) -> Decision:
+        await gate.wait()
+        return await says(tenant_id, cost, limits)
+
+    scene.purse.spend = slowly  # type: ignore[method-assign]
+    together = [asyncio.create_task(scene.door.admit("acme", limits, tasks(1))) for _ in range(50)]
+    await asyncio.sleep(0)
+    gate.set()
+    admitted = sum(verdict.refusals == [None] for verdict in await asyncio.gather(*together))
+    assert admitted == 10
+
+    scene.purse.says = Limited(1.0, 0)
+    await scene.door.admit("acme", Limits(), tasks(1))
+    assert await scene.levels.queued_by("acme") == 10
+
+
+async def test_what_waits_of_a_tenant_is_asked_for_before_its_first_task_is_let_in() -> None:
+    scene = Scene(load=Load({}, {"acme": 1_000}))
+
+    verdict = await scene.door.admit("acme", Limits(max_queued=1_000), tasks(1))
+
+    assert [type(said) for said in verdict.refusals] == [TenantQueueFull]

@@ -44,7 +44,7 @@ async def test_what_was_sent_before_the_question_is_in_the_answer_and_what_came_
     await levels.ask_once()
 
     assert levels.level("TEXT") == Level(23, 1.0)
-    assert levels.queued_by("acme") == 23
+    assert await levels.queued_by("acme") == 23
 
 
 async def test_while_the_queue_is_away_the_last_level_holds_and_grows_by_what_is_sent() -> None:
@@ -64,7 +64,7 @@ async def test_while_the_queue_is_away_the_last_level_holds_and_grows_by_what_is
 async def test_queue_is_asked_only_about_tenants_that_sent_lately() -> None:
     queue = AskedQueue()
     levels = QueueLevels(queue)
-    levels.queued_by("acme")
+    await levels.queued_by("acme")
 
     for _ in range(FORGET_AFTER + 2):
         await levels.ask_once()

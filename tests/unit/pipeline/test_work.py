@@ -312,6 +312,19 @@ async def test_an_object_store_that_is_away_is_worth_a_retry(stage: Stage) -> No
     assert (outcome.error_code, outcome.retryable) == ("artifacts_unavailable", True)
 
 
+async def test_metadata_that_no_json_can_hold_fails_its_task_alone(stage: Stage) -> None:
+    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
+        yield Result("done", {"made_by": lambda: None} if request.task_id == "t1" else {"seed": 7})
+
+    stage.provider.script = script
+    stage.queue.give(grant(1), grant(2))
+    outcomes = {outcome.task_id: outcome for outcome in await stage.outcomes(2)}
+
+    assert isinstance(outcomes["t1"], Failed)
+    assert (outcomes["t1"].error_code, outcomes["t1"].retryable) == ("result_not_storable", False)
+    assert outcomes["t2"] == Completed("t2", "token", "done", {"seed": 7}, ())
+
+
 async def test_a_broken_provider_does_not_break_the_worker(stage: Stage) -> None:
     stage.provider.script = fail_with(RuntimeError("boom"))
     stage.queue.give(grant(1))

@@ -122,12 +122,25 @@ async def test_ping_is_a_statement_while_they_go_through_and_else_the_probe(data
 
 
 async def test_ping_waits_no_longer_than_a_probe(database: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "PROBE_S", 0.01)
+    monkeypatch.setattr(database_module, "PING_S", 0.01)
+    monkeypatch.setattr(guard_module, "PROBE_S", 0.01)
     database._within_s = 60.0
     database.hangs = True
     with pytest.raises(Unavailable):
         await database.ping()
-    assert database.run == 1
+    assert (database.run, database.probed) == (1, 1)
+
+
+async def test_ping_of_a_server_whose_connections_are_all_busy_refuses_nobody(
+    database: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "PING_S", 0.01)
+    database.hangs = True
+    database.probes_answer = True
+    await database.ping()
+    assert (database.run, database.probed) == (1, 1)
+    database.hangs = False
+    assert await database.once("SELECT 1", {}) == [(1,)]
 
 
 async def test_while_one_statement_waits_for_a_frozen_server_the_others_are_refused(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
-from queue_scene import W1, Scene, completed
+import pytest
+from making import worker
+from queue_scene import W1, Scene, completed, turn
 
 from flik.domain.identity import WorkLimits
 from flik.domain.pressure import Level
 from flik.errors import Unavailable
 from flik.pipeline.housekeeping import SWEEP_EVERY_S, SWEEP_ROWS, Housekeeping
+from flik.pipeline.queue import loops
 from flik.pipeline.queue.limits import TenantLimits
 
 
@@ -129,8 +133,12 @@ async def test_house_is_kept_limits_each_time_and_expired_answers_now_and_then()
     assert (house.taken_over, house.expired) == ([[cap("acme", 1)]], 2 * SWEEP_ROWS + 5)
 
     house.now += SWEEP_EVERY_S
-    await house.keeping.step()
-    assert house.expired == 0
+    left = []
+    for _ in range(4):
+        await house.keeping.step()
+        left.append(house.expired)
+    assert left == [SWEEP_ROWS + 5, 5, 0, 0]
+    assert len(house.taken_over) == 5  # a long sweep holds up no change of limits
 
 
 async def test_while_postgresql_is_away_the_last_limits_hold() -> None:
@@ -140,3 +148,58 @@ async def test_while_postgresql_is_away_the_last_limits_hold() -> None:
     await house.keeping.step()
 
     assert house.taken_over == []
+
+
+async def test_limits_are_known_before_the_first_grant_however_long_postgresql_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loops, "PAUSE_S", 0.0)
+    house = House()
+    house.limits = Unavailable("postgresql")
+    beginning = asyncio.create_task(house.keeping.begin())
+    await turn()
+    assert not beginning.done()
+
+    house.limits = [cap("acme", 1)]
+    await beginning
+    assert house.taken_over == [[cap("acme", 1)]]
+
+
+async def test_of_a_tenant_s_cap_no_type_gets_it_all() -> None:
+    async with Scene() as scene:
+        scene.queue.waiting.limits_are([cap("acme", 1)])
+        await scene.submit(tenant_id="acme", task_type="IMAGE")
+        for _ in range(6):
+            await scene.submit(tenant_id="acme")
+        granted = []
+        for _ in range(3):
+            calls = [await scene.ask(W1), await scene.ask(worker("w9", "IMAGE"))]
+            await scene.queue.granting.step()
+            await turn()
+            grants = [grant for call in calls if call.done() for grant in (await call).grants]
+            granted += [grant.task_type for grant in grants]
+            await scene.settle(*(completed(grant) for grant in grants))
+        assert "IMAGE" in granted
+
+
+async def test_load_is_not_told_before_the_queue_knows_it() -> None:
+    scene = Scene()
+    asked = asyncio.create_task(scene.queue.load([]))
+    await turn()
+    assert not asked.done()
+
+    await scene.queue.rebuild()
+    assert (await asked).levels["TEXT"] == Level(0, 0.0)
+
+
+async def test_tasks_cancelled_beyond_the_window_are_counted_out_in_time() -> None:
+    async with Scene(window=100) as scene:
+        tasks = [await scene.submit() for _ in range(200)]
+        before = (await scene.queue.load(["acme"])).queued["acme"]
+        for task in tasks[-50:]:
+            await scene.queue.cancel(task.task_id)
+
+        await scene.queue.refilling.recount()
+
+        assert before == 200
+        assert (await scene.queue.load(["acme"])).queued["acme"] == 150

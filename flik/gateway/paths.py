@@ -1,0 +1,31 @@
+"""The ids that stand in paths: how OpenAPI describes them, and whether what came is one.
+
+The framework is told the description only. A route asks by itself, after it knows who calls, and
+answers in its own words.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import Path
+
+from flik import schemas
+
+_UUID = r"^[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
+_MAX_TENANT_ID_CHARS = 128
+Uuid = Annotated[str, Path(json_schema_extra={"format": "uuid", "pattern": _UUID})]
+TenantId = Annotated[
+    str, Path(json_schema_extra={"minLength": 1, "maxLength": _MAX_TENANT_ID_CHARS, "pattern": schemas.TENANT_ID})
+]
+
+
+def is_uuid(raw: str) -> bool:
+    """Return whether a part of a path can be the id of a task or a key."""
+    return re.fullmatch(_UUID[:-1], raw) is not None  # a `$` would let a line feed pass
+
+
+def is_tenant_id(raw: str) -> bool:
+    """Return whether a tenant can have this id."""
+    return len(raw) <= _MAX_TENANT_ID_CHARS and re.fullmatch(schemas.TENANT_ID[:-1], raw) is not None
