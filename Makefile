@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: run test lint type fmt bench chaos lock help chromium
+.PHONY: run test lint type fmt bench chaos fuzz lock help chromium
 
 run: $(RUN_READY) ## Start Flik, make a text, a picture and a film, and go on serving
 	$(BIN)/flik up --demo
@@ -34,6 +34,9 @@ bench: $(DEV_READY) ## Measure speed, beside what the machine and a Celery stack
 
 chaos: $(DEV_READY) ## Kill everything, repeatedly (the long form)
 	FLIK_CHAOS=long $(BIN)/python -m pytest -m chaos --timeout 1800
+
+fuzz: $(DEV_READY) ## Send 200,000 requests made from the description (the long form; FLIK_FUZZ_SEED repeats it)
+	$(BIN)/python -m tests.fuzz
 
 lock: ## Renew the locked dependencies (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -39,6 +39,19 @@ def test_priority_is_one_of_three_whole_numbers(priority: Any) -> None:
     assert wrong(schemas.TaskRequest, {**TASK, "priority": priority}) == {("priority",)}
 
 
+def test_whole_number_may_be_written_with_a_point_as_json_schema_allows() -> None:
+    read = schemas.TaskRequest.model_validate({**TASK, "priority": 2.0})
+    assert (read.priority, type(read.priority)) == (2, int)
+    assert schemas.TenantLimits.model_validate({"burst": 5.0, "weight": None}).burst == 5
+    assert wrong(schemas.TenantLimits, {"burst": 5.5, "maxQueued": 1e10}) == {("burst",), ("maxQueued",)}
+    assert catalog.read_payload("IMAGE", {"prompt": "x", "width": 128.0})["width"] == 128
+
+
+def test_bounds_of_optional_numbers_are_described() -> None:
+    burst = schemas.TenantLimits.model_json_schema()["properties"]["burst"]["anyOf"][0]
+    assert burst == {"type": "integer", "minimum": 1, "maximum": 10**9}
+
+
 @pytest.mark.parametrize("deadline_s", [0.001, 1, 86_400.5, 30 * 86_400])
 def test_deadline_may_be_whole_or_broken_seconds(deadline_s: float) -> None:
     assert schemas.TaskRequest.model_validate({**TASK, "startDeadlineS": deadline_s}).start_deadline_s == deadline_s

@@ -288,6 +288,15 @@ async def test_task_is_cancelled_once(fakes: Fakes, client: httpx.AsyncClient) -
     assert (again.status_code, again.json()["code"]) == (409, "state_conflict")
 
 
+@pytest.mark.parametrize("word", ["list", "pending", "failed", "health"])
+async def test_what_is_no_task_cannot_be_deleted(client: httpx.AsyncClient, word: str) -> None:
+    for method in ("DELETE", "OPTIONS"):
+        answer = await client.request(method, f"/api/tasks/{word}")
+        assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+        assert answer.headers["allow"] == "GET, HEAD"
+    assert refused(await client.delete(f"/api/tasks/{word}s")) == ["/task_id"]
+
+
 async def test_failed_task_is_retried(fakes: Fakes, client: httpx.AsyncClient) -> None:
     fakes.tasks.rows[task_id(1)] = view(task_id=task_id(1), status="FAILED")
     answer = await client.post(f"/api/tasks/{task_id(1)}/retry")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,11 +69,13 @@ async def test_parameters_become_a_filter(
         ("limit=-1", "/limit"), ("limit=1.0", "/limit"), ("limit=²", "/limit"), (f"limit={'9' * 5000}", "/limit"),
         ("priority=3", "/priority"), ("priority=x", "/priority"), ("status=DONE", "/status"),
         ("status=queued", "/status"), ("taskType=AUDIO", "/taskType"), ("tenantId=", "/tenantId"),
-        ("tenantId=%00", "/tenantId"), (f"tenantId={'x' * 129}", "/tenantId"),
+        ("tenantId=%00", "/tenantId"), ("tenantId=a+b", "/tenantId"), ("tenantId=acme%0A", "/tenantId"),
+        (f"tenantId={'x' * 129}", "/tenantId"),
         ("createdAfter=yesterday", "/createdAfter"),
         ("createdBefore=2026-13-01", "/createdBefore"), ("createdAfter=99999-01-01", "/createdAfter"),
         ("cursor=", "/cursor"), ("cursor=abc", "/cursor"), ("cursor=" + "!" * 22, "/cursor"),
-        ("cursor=" + "é" * 22, "/cursor"),
+        ("cursor=" + "é" * 22, "/cursor"), ("cursor=" + "A" * 22 + "==", "/cursor"),
+        ("cursor=" + "%2B" * 22, "/cursor"), ("cursor=" + "A" * 22 + "%0A", "/cursor"),
         ("sort=asc", "/sort"), ("a/b=1", "/a~1b"), ("Status=QUEUED", "/Status"), ("errorCode=x", "/errorCode"),
         ("limit=1&limit=2", "/limit"), ("%00=1", "/\x00"), ("status=QUEUED&status=FAILED", "/status"),
     ],
@@ -93,6 +96,18 @@ def test_cursor_survives_the_round_trip() -> None:
     assert cursor.decode(cursor.encode(task_id(5))) == task_id(5)
     with pytest.raises(InvalidRequest):
         cursor.decode(task_id(5))
+
+
+@pytest.mark.parametrize("name", ["a", "A-1_b.c:d@e", "x" * 128])
+def test_cursor_of_names_survives_the_round_trip_and_fits_its_pattern(name: str) -> None:
+    assert cursor.decode_name(cursor.encode_name(name)) == name
+    assert re.fullmatch(cursor.OF_NAMES, cursor.encode_name(name))
+
+
+@pytest.mark.parametrize("text", ["", "6", "00", "7f", "c3a4", "6A", "61\n", "61" * 129])
+def test_what_no_page_returned_is_no_cursor_of_names(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        cursor.decode_name(text)
 
 
 async def test_dead_letters_are_the_failed_tasks(fakes: Fakes, client: httpx.AsyncClient) -> None:
