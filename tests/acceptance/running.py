@@ -210,16 +210,25 @@ class RunningFlik:
     def submit(self, task_type: str = "TEXT", **fields: Any) -> str:
         """Submit one task; return its id."""
         payload = {"prompt": "a test", **fields.pop("payload", {})}
-        answer = self.http.post("/api/v1/tasks", json=task(task_type, payload=payload, **fields))
+        answer = self._post_patiently("/api/v1/tasks", task(task_type, payload=payload, **fields))
         assert answer.status_code == 202, answer.text
         task_id: str = answer.json()["taskId"]
         return task_id
+
+    def _post_patiently(self, path: str, body: Any) -> httpx.Response:
+        """Post as a client should: come back when told to, for instance while the limiter hears of a new Redis."""
+        deadline = time.monotonic() + 15.0
+        while True:
+            answer = self.http.post(path, json=body)
+            if answer.status_code not in (429, 503) or time.monotonic() > deadline:
+                return answer
+            time.sleep(min(2.0, float(answer.headers.get("retry-after", "1"))))
 
     def submit_many(self, tasks: list[dict[str, Any]]) -> list[str]:
         """Submit tasks in batches; return their ids."""
         ids: list[str] = []
         for start in range(0, len(tasks), 1000):
-            answer = self.http.post("/api/v1/tasks:batch", json={"tasks": tasks[start : start + 1000]})
+            answer = self._post_patiently("/api/v1/tasks:batch", {"tasks": tasks[start : start + 1000]})
             assert answer.status_code == 207, answer.text
             ids += [item["task"]["taskId"] for item in answer.json()["items"]]
         return ids
