@@ -156,7 +156,7 @@ def test_postgresql_away_is_answered_with_503_and_retry_after(victim: RunningFli
         eventually(lambda: submit_refused_in_s(victim) < 0.5, within_s=20, what="a quick refusal")
         started = time.monotonic()
         refused = submit_at_once(victim, 100)
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 3.0  # without the breaker: 5 s for each ten
         assert {answer.status_code for answer in refused} == {503}
         assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
     finally:
