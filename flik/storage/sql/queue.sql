@@ -76,13 +76,14 @@ WITH before AS (
 SELECT b.status::text, EXISTS (SELECT FROM cancelled) FROM before b
 
 -- name: retry_task
--- FAILED -> QUEUED, with another round of attempts.
+-- FAILED -> QUEUED, with another round of attempts. A failed task has no lease token; it is named because a retry that
+-- waited for the settle is first checked against the row as it was before, which had one.
 WITH before AS (
     SELECT task_id, status FROM tasks WHERE task_id = %(task_id)s::uuid FOR UPDATE
 ), retried AS (
     UPDATE tasks t
-    SET status = 'QUEUED', completed_at = NULL, available_at = to_timestamp(%(now)s), start_deadline_at = NULL,
-        max_attempts = t.attempt + %(round)s, error_code = NULL, error_message = NULL
+    SET status = 'QUEUED', lease_token = NULL, completed_at = NULL, available_at = to_timestamp(%(now)s),
+        start_deadline_at = NULL, max_attempts = t.attempt + %(round)s, error_code = NULL, error_message = NULL
     FROM before b
     WHERE t.task_id = b.task_id AND b.status = 'FAILED'
     RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at
