@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from flik.domain.event import EndedAttempt, History, Round
 from flik.domain.task import TERMINAL, NewTask, Status, StoredArtifact, TaskFilter, TaskView, Ticket, Worker
 from flik.errors import Unavailable
-from flik.storage.queue import GrantedRow, RunningRow, Settled, Settlement
+from flik.storage.queue import Ended, GrantedRow, Requeued, RunningRow, Settled, Settlement
 from flik.storage.tasks import first_id_at
 
 
@@ -37,6 +38,30 @@ class Row:
     result: str | None = None
     artifacts: tuple[StoredArtifact, ...] = ()
     closed: list[tuple[str, str]] = field(default_factory=list)
+    seq: int = 1
+    ended: list[EndedAttempt] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+
+    def end_attempt(self, token: str, outcome: str, now: float, *, attempt: int) -> None:
+        """Note how an attempt ended, with the number that `seq` is now."""
+        assert self.worker and self.started_at is not None
+        self.closed.append((token, outcome))
+        again_at = self.available_at if self.status is Status.QUEUED else None
+        self.ended.append(
+            EndedAttempt(
+                self.seq, attempt, self.worker.worker_id, self.worker.version, self.started_at, now, outcome, again_at,
+                self.error_code, self.error_message,
+            )
+        )  # fmt: skip
+
+    def end(self, status: Status, now: float) -> Ended:
+        """End without an outcome: cancelled or expired."""
+        token, self.status, self.completed_at, self.lease_token = self.lease_token, status, now, None
+        self.seq += 1
+        if token:
+            self.end_attempt(token, status.value, now, attempt=self.attempt)
+        self.check()
+        return Ended(self.task.task_id, self.task.tenant_id, self.seq)
 
     @property
     def ticket(self) -> Ticket:
@@ -98,6 +123,24 @@ class MemoryStore:
         found = sorted((row for row in self.rows.values() if _matches(row, wanted)), key=_id, reverse=True)
         return [self._whole(row) for row in found[: wanted.limit]]
 
+    # ---- HistoryStore
+
+    async def read(self, task_id: str) -> History | None:
+        await self._enter("read")
+        row = self.rows.get(task_id)
+        history = self.history(row) if row else None
+        await self._leave("read")
+        return history
+
+    def history(self, row: Row) -> History:
+        return History(self._whole(row), row.seq, list(row.ended), list(row.rounds))
+
+    async def positions(self, task_ids: Sequence[str]) -> dict[str, int]:
+        await self._enter("positions")
+        found = {task_id: self.rows[task_id].seq for task_id in task_ids if task_id in self.rows}
+        await self._leave("positions")
+        return found
+
     # ---- QueueStore
 
     async def grant(self, picks: Sequence[tuple[Ticket, str, Worker]], now: float) -> list[GrantedRow]:
@@ -108,6 +151,7 @@ class MemoryStore:
             if row and row.status is Status.QUEUED and row.attempt < row.max_attempts and not _expired(row, now):
                 row.status, row.lease_token, row.worker, row.started_at = Status.PROCESSING, token, worker, now
                 row.attempt += 1
+                row.seq += 1
                 row.check()
                 granted.append(_granted(row, token))
         await self._leave("grant")
@@ -126,21 +170,18 @@ class MemoryStore:
         await self._leave("settle")
         return moved
 
-    async def cancel(self, task_id: str, now: float) -> tuple[Status, bool] | None:
+    async def cancel(self, task_id: str, now: float) -> tuple[Status, Ended | None] | None:
         await self._enter("cancel")
         row = self.rows.get(task_id)
-        found = None
+        found: tuple[Status, Ended | None] | None = None
         if row:
-            found = (row.status, row.status not in TERMINAL)
-            if found[1]:
-                if row.lease_token:
-                    row.closed.append((row.lease_token, "CANCELLED"))
-                row.status, row.completed_at, row.lease_token = Status.CANCELLED, now, None
-                row.check()
+            found = (row.status, None)
+            if row.status not in TERMINAL:
+                found = (row.status, row.end(Status.CANCELLED, now))
         await self._leave("cancel")
         return found
 
-    async def retry(self, task_id: str, attempts: int, now: float) -> tuple[Status, Ticket | None] | None:
+    async def retry(self, task_id: str, attempts: int, now: float) -> tuple[Status, Requeued | None] | None:
         await self._enter("retry")
         row = self.rows.get(task_id)
         found = None
@@ -149,7 +190,7 @@ class MemoryStore:
         await self._leave("retry")
         return found
 
-    async def replay(self, wanted: TaskFilter, attempts: int, now: float) -> list[Ticket]:
+    async def replay(self, wanted: TaskFilter, attempts: int, now: float) -> list[Requeued]:
         await self._enter("replay")
         wanted = replace(wanted, status="FAILED")
         found = sorted((row for row in self.rows.values() if _matches(row, wanted)), key=_id)[: wanted.limit]
@@ -157,14 +198,12 @@ class MemoryStore:
         await self._leave("replay")
         return tickets
 
-    async def expire(self, limit: int, now: float) -> list[str]:
+    async def expire(self, limit: int, now: float) -> list[Ended]:
         await self._enter("expire")
         found = sorted((row for row in self._waiting() if _expired(row, now)), key=_deadline)[:limit]
-        for row in found:
-            row.status, row.completed_at = Status.EXPIRED, now
-            row.check()
+        ended = [row.end(Status.EXPIRED, now) for row in found]
         await self._leave("expire")
-        return [_id(row) for row in found]
+        return ended
 
     async def backlogs(self) -> list[tuple[str, int, str, int]]:
         await self._enter("backlogs")
@@ -244,7 +283,7 @@ def _granted(row: Row, token: str) -> GrantedRow:
     task = row.task
     return GrantedRow(
         task.task_id, token, task.tenant_id, task.task_type, task.priority, row.attempt, row.max_attempts,
-        task.payload, task.created_at, task.request_id, task.trace_id, task.region, row.start_deadline_at,
+        task.payload, task.created_at, task.request_id, task.trace_id, task.region, row.start_deadline_at, row.seq,
     )  # fmt: skip
 
 
@@ -262,11 +301,13 @@ def _settled(row: Row) -> Settled:
     assert row.worker and row.started_at is not None
     ticket = row.ticket if row.status is Status.QUEUED else None
     return Settled(
-        task.task_id, row.status.value, row.attempt, task.task_type, row.worker.version, row.started_at, ticket
-    )
+        task.task_id, row.status.value, row.attempt, row.seq, task.task_type, task.tenant_id, row.worker.version,
+        row.started_at, ticket,
+    )  # fmt: skip
 
 
 def _settle(row: Row, s: Settlement, now: float) -> None:
+    attempt = row.attempt
     row.attempt -= int(s.uncounted)
     hopeless = s.status is Status.QUEUED and row.attempt >= row.max_attempts
     row.status = Status.FAILED if hopeless else s.status
@@ -275,15 +316,18 @@ def _settle(row: Row, s: Settlement, now: float) -> None:
     row.available_at = row.available_at if s.available_at is None else s.available_at
     row.result, row.error_code, row.error_message = s.result, s.error_code, s.error_message
     row.artifacts = s.artifacts if row.status is Status.COMPLETED else ()
-    row.closed.append((s.lease_token, s.outcome))
+    row.seq += 1 + len(row.artifacts)
+    row.end_attempt(s.lease_token, s.outcome, now, attempt=attempt)
     row.check()
 
 
-def _requeue(row: Row, attempts: int, now: float) -> Ticket:
+def _requeue(row: Row, attempts: int, now: float) -> Requeued:
     row.status, row.completed_at, row.available_at, row.start_deadline_at = Status.QUEUED, None, now, None
     row.max_attempts, row.error_code, row.error_message = row.attempt + attempts, None, None
+    row.seq += 1
+    row.rounds.append(Round(row.seq, now))
     row.check()
-    return row.ticket
+    return Requeued(row.seq, row.ticket)
 
 
 def _matches(row: Row, wanted: TaskFilter) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from making import Clock, new_task, ticket_of, worker
 from memory_store import MemoryStore, Row
 
+from flik.domain.event import Event, Notice
 from flik.domain.task import Completed, Failed, Grant, HandedBack, NewTask, Outcome, TaskView, Worker
 from flik.pipeline.ports import Beat, BeatReply, LeaseReply
 from flik.pipeline.schedule import QueuePolicy, TaskQueue
@@ -27,8 +28,24 @@ class HotFake:
     async def put(self, tasks: Iterable[tuple[TaskView, str]]) -> None:
         self.results.update({task.task_id: task._replace(result=json.loads(result)) for task, result in tasks})
 
+    async def get(self, task_id: str) -> TaskView | None:
+        return self.results.get(task_id)
+
     async def put_progress(self, fractions: Mapping[str, float]) -> None:
         self.progress.update(fractions)
+
+
+class FeedFake:
+    """Keeps what followers were told."""
+
+    def __init__(self) -> None:
+        self.notices: list[Notice] = []
+
+    def tell(self, notices: Iterable[Notice]) -> None:
+        self.notices += notices
+
+    def of(self, task_id: str) -> list[Event]:
+        return [event for _, event in self.notices if event.task_id == task_id]
 
 
 class Scene:
@@ -38,6 +55,7 @@ class Scene:
         self.clock = Clock()
         self.store = MemoryStore()
         self.hot = HotFake()
+        self.feed = FeedFake()
         self.policy = QueuePolicy(**{"task_types": ("TEXT", "IMAGE"), "ageing_s": 0.0, **policy})
         self.queue = self._queue()
         self._open: set[asyncio.Task[Any]] = set()
@@ -58,7 +76,7 @@ class Scene:
         await self.queue.rebuild()
 
     def _queue(self) -> TaskQueue:
-        return TaskQueue(self.store, self.hot, self.policy, self.clock)  # type: ignore[arg-type]  # its stand-in
+        return TaskQueue(self.store, self.hot, self.feed, self.policy, self.clock)  # type: ignore[arg-type]  # its stand-in
 
     def row(self, task: NewTask | Grant) -> Row:
         return self.store.rows[task.task_id]

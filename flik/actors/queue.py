@@ -18,6 +18,7 @@ from typing import Any
 from flik.actors import QUEUE, detached, packing
 from flik.domain.pressure import Load
 from flik.domain.task import TaskFilter, Worker
+from flik.live.feed import FeedWriter
 from flik.live.results import LiveResults
 from flik.pipeline.collector import collect_seldom
 from flik.pipeline.housekeeping import Housekeeping
@@ -71,7 +72,8 @@ class QueueShell:
         collect_seldom()
         database = await Database(config.database_url, connections=CONNECTIONS, pinned_plans=True, within_s=30.0).open()
         hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s).open()
-        queue = TaskQueue(QueueStore(database, config.region), hot, config.policy, steady_clock)
+        feed = FeedWriter(config.redis_url).open()
+        queue = TaskQueue(QueueStore(database, config.region), hot, feed, config.policy, steady_clock)
         read_limits, forget = TenantStore(database).work_limits, partial(forget_expired, database)
         housekeeping = Housekeeping(read_limits, queue.waiting.limits_are, forget, steady_clock)
         self._running = asyncio.create_task(_run(queue, housekeeping))

@@ -34,6 +34,7 @@ class Lease:
     expires_at: float
     hard_deadline_at: float
     shown: TaskView | None = None
+    progress: float = 0.0  # as followers were told
 
 
 class Leases:

@@ -2,6 +2,7 @@
 
 flik:result:{taskId}    string  a completed task as JSON        expires after FLIK_HOT_TTL_S
 flik:progress:{taskId}  string  how far a running attempt is    expires after 30 s
+flik:events             channel what happens to all tasks, as it happens
 flik:rate:epoch         hash    what Redis knows of itself and of the regions, for the rate limits; stays
 flik:rate:holder:{id}   hash    the last call of a region's limiter     expires after 60 s
 flik:rate:bucket:{tenantId}  hash  tokens of a tenant, and who holds some  expires when it is full again
@@ -10,6 +11,7 @@ flik:rate:bucket:{tenantId}  hash  tokens of a tenant, and who holds some  expir
 """
 
 PROGRESS_TTL_S = 30
+EVENTS = "flik:events"
 RATE_EPOCH = "flik:rate:epoch"
 
 

@@ -25,10 +25,12 @@ from dataclasses import replace
 from typing import Any
 
 from flik.domain import retry
+from flik.domain.event import Kind
 from flik.domain.lease import Lease, Leases
 from flik.domain.pressure import Load
 from flik.domain.task import Outcome, Status, TaskFilter, Ticket, Worker
 from flik.pipeline.ports import Beat, BeatReply, LeaseReply, Moved
+from flik.pipeline.queue import telling
 from flik.pipeline.queue.grant import Granting
 from flik.pipeline.queue.loops import until_available
 from flik.pipeline.queue.measures import Measures
@@ -37,10 +39,11 @@ from flik.pipeline.queue.reap import Reaping
 from flik.pipeline.queue.refill import Refilling
 from flik.pipeline.queue.roster import Roster
 from flik.pipeline.queue.settle import HotResults, Settling
+from flik.pipeline.queue.telling import Feed
 from flik.pipeline.queue.waiting import Waiting
-from flik.storage.queue import QueueStore, RunningRow
+from flik.storage.queue import QueueStore, Requeued, RunningRow
 
-__all__ = ["HotResults", "QueuePolicy", "TaskQueue"]
+__all__ = ["Feed", "HotResults", "QueuePolicy", "TaskQueue"]
 _FIRST_LEASES = 1.5  # how many leases a running attempt is given at first by a queue that just started
 _log = logging.getLogger("flik.queue")
 
@@ -48,9 +51,12 @@ _log = logging.getLogger("flik.queue")
 class TaskQueue:
     """The queue. Not thread-safe: it lives on one event loop. `run` must run while it is used."""
 
-    def __init__(self, store: QueueStore, hot: HotResults, policy: QueuePolicy, now: Callable[[], float]) -> None:
+    def __init__(
+        self, store: QueueStore, hot: HotResults, feed: Feed, policy: QueuePolicy, now: Callable[[], float]
+    ) -> None:
         self._store = store
         self._hot = hot
+        self._feed = feed
         self._policy = policy
         self._now = now
         self._round = retry.max_attempts(policy.retry_delays_s)
@@ -65,15 +71,15 @@ class TaskQueue:
         self.waiting = waiting = Waiting(policy, leases, now, grant_wanted)
         self.roster = roster = Roster(policy.lease_s, now, grant_wanted)
         self.granting = Granting(
-            store, policy, waiting=waiting, leases=leases, roster=roster, uncertain=uncertain, measures=measures,
+            store, feed, policy, waiting=waiting, leases=leases, roster=roster, uncertain=uncertain, measures=measures,
             now=now, wanted=grant_wanted, refill_wanted=refill_wanted,
         )  # fmt: skip
         self.settling = Settling(
-            store, hot, policy.retry_delays_s, waiting=waiting, leases=leases, measures=measures, now=now,
+            store, hot, feed, policy.retry_delays_s, waiting=waiting, leases=leases, measures=measures, now=now,
             grant_wanted=grant_wanted,
         )  # fmt: skip
         self.reaping = Reaping(
-            store, policy, self.settling, waiting=waiting, leases=leases, roster=roster, uncertain=uncertain,
+            store, feed, policy, self.settling, waiting=waiting, leases=leases, roster=roster, uncertain=uncertain,
             measures=measures, now=now,
         )  # fmt: skip
         self.refilling = Refilling(store, waiting, now, refill_wanted)
@@ -84,6 +90,7 @@ class TaskQueue:
         """Take in committed tasks; those that are known already change nothing."""
         self._measures.note_announced(tickets)
         self.waiting.offer(tickets)
+        self._feed.tell(telling.announced(tickets))
 
     async def cancel(self, task_id: str) -> Moved | None:
         """Cancel a task that is not finished. Once this returns, no completion of it can take effect.
@@ -91,17 +98,19 @@ class TaskQueue:
         Raises:
             Unavailable: PostgreSQL is away; whether the task was cancelled is unknown.
         """
-        found = await self._store.cancel(task_id, self._now())
+        now = round(self._now(), 6)  # as PostgreSQL keeps it
+        found = await self._store.cancel(task_id, now)
         if found is None:
             return None
-        before, moved = found
-        if moved:
+        before, ended = found
+        if ended is not None:
             self.granting.note_cancelled(task_id)
             gone = self.waiting.forget(task_id), self.leases.release(task_id)
             task_type = next((each.task_type for each in gone if each is not None), "")
             self._measures["flik_tasks_cancelled"].labels(task_type).inc()
             self._grant_wanted.set()  # its tenant may have been at its cap
-        return Moved(before.value, moved)
+            self._feed.tell([telling.ended(ended, Kind.CANCELLED, now)])
+        return Moved(before.value, ended is not None)
 
     async def retry(self, task_id: str) -> Moved | None:
         """Queue a failed task for another round of attempts.
@@ -112,10 +121,10 @@ class TaskQueue:
         found = await self._store.retry(task_id, self._round, self._now())
         if found is None:
             return None
-        before, ticket = found
-        if ticket is not None:
-            self.waiting.offer([ticket])
-        return Moved(before.value, ticket is not None)
+        before, requeued = found
+        if requeued is not None:
+            self._take_in([requeued])
+        return Moved(before.value, requeued is not None)
 
     async def replay(self, wanted: TaskFilter) -> int:
         """Queue the failed tasks that match, the oldest first, up to `wanted.limit`; return how many.
@@ -123,9 +132,13 @@ class TaskQueue:
         Raises:
             Unavailable: PostgreSQL is away; how many were queued is unknown.
         """
-        tickets = await self._store.replay(replace(wanted, status=Status.FAILED), self._round, self._now())
-        self.waiting.offer(tickets)
-        return len(tickets)
+        requeued = await self._store.replay(replace(wanted, status=Status.FAILED), self._round, self._now())
+        self._take_in(requeued)
+        return len(requeued)
+
+    def _take_in(self, requeued: Sequence[Requeued]) -> None:
+        self.waiting.offer(each.ticket for each in requeued)
+        self._feed.tell(telling.requeued(requeued))
 
     async def load(self, tenant_ids: Sequence[str]) -> Load:
         """Return how full the queue is, and how many tasks of each of these tenants wait."""
@@ -145,9 +158,17 @@ class TaskQueue:
         await self.rebuilt.wait()  # before that, every lease would look lost
         self.roster.hear(beat.worker, beat.slots)
         revoked = self.leases.renew(((task_id, token) for task_id, token, _ in beat.held), self._now())
-        lost = set(revoked)
-        await self._hot.put_progress({task_id: done for task_id, _, done in beat.held if task_id not in lost})
+        await self._note_progress(beat)
         return BeatReply(revoked=revoked, draining=self._draining)
+
+    async def _note_progress(self, beat: Beat) -> None:
+        held = [(lease, done) for task_id, token, done in beat.held if (lease := self.leases.get(task_id, token))]
+        moved = [(lease, done) for lease, done in held if done > lease.progress]
+        for lease, done in moved:
+            lease.progress = done
+        version, now = beat.worker.version, self._now()
+        self._feed.tell(telling.progressed(lease, done, version, now) for lease, done in moved)
+        await self._hot.put_progress({lease.task_id: done for lease, done in held})
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """End attempts; return, for each outcome, whether it took effect.

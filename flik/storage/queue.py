@@ -31,6 +31,7 @@ class GrantedRow(NamedTuple):
     trace_id: str | None
     region: str
     start_deadline_at: float | None
+    seq: int
 
 
 class RunningRow(NamedTuple):
@@ -69,10 +70,27 @@ class Settled(NamedTuple):
     task_id: str
     status: str
     attempt: int
+    seq: int
     task_type: str
+    tenant_id: str
     version: str
     started_at: float
     ticket: Ticket | None
+
+
+class Ended(NamedTuple):
+    """One task that was cancelled or expired; `seq` is the number of that event."""
+
+    task_id: str
+    tenant_id: str
+    seq: int
+
+
+class Requeued(NamedTuple):
+    """One failed task that waits again; `seq` is the number of that event."""
+
+    seq: int
+    ticket: Ticket
 
 
 class QueueStore:
@@ -112,30 +130,33 @@ class QueueStore:
         parameters = {"rows": orjson.dumps([_row_of(each) for each in settlements]).decode(), "now": now}
         return list(map(_settled, await self._database.once(_SQL["settle_tasks"], parameters)))
 
-    async def cancel(self, task_id: str, now: float) -> tuple[Status, bool] | None:
-        """Cancel a task that is not finished; return (status before, whether it was cancelled), None if unknown."""
+    async def cancel(self, task_id: str, now: float) -> tuple[Status, Ended | None] | None:
+        """Cancel a task that is not finished; return (status before, its end if it was cancelled), None if unknown."""
         rows = await self._database.once(_SQL["cancel_task"], {"task_id": task_id, "now": now})
-        return (Status(rows[0][0]), rows[0][1]) if rows else None
+        if not rows:
+            return None
+        before, tenant_id, seq = rows[0]
+        return Status(before), None if seq is None else Ended(task_id, tenant_id, seq)
 
-    async def retry(self, task_id: str, attempts: int, now: float) -> tuple[Status, Ticket | None] | None:
-        """Queue a failed task for up to `attempts` more; return (status before, its ticket), None if unknown."""
+    async def retry(self, task_id: str, attempts: int, now: float) -> tuple[Status, Requeued | None] | None:
+        """Queue a failed task for up to `attempts` more; return (status before, what waits now), None if unknown."""
         rows = await self._database.once(_SQL["retry_task"], {"task_id": task_id, "round": attempts, "now": now})
         if not rows:
             return None
-        before, task_id_, *rest = rows[0]
-        return Status(before), Ticket(task_id_, *rest) if task_id_ else None
+        before, *requeued = rows[0]
+        return Status(before), None if requeued[0] is None else _requeued(requeued)
 
-    async def replay(self, wanted: TaskFilter, attempts: int, now: float) -> list[Ticket]:
+    async def replay(self, wanted: TaskFilter, attempts: int, now: float) -> list[Requeued]:
         """Queue up to `wanted.limit` dead letters that match, the oldest first."""
         conditions, parameters = conditions_of(wanted)
         sql = _SQL["replay_tasks"].format(conditions=conditions)
         rows = await self._database.once(sql, {**parameters, "limit": wanted.limit, "round": attempts, "now": now})
-        return list(map(Ticket._make, rows))
+        return list(map(_requeued, rows))
 
-    async def expire(self, limit: int, now: float) -> list[str]:
-        """End up to `limit` waiting tasks whose start deadline has passed; return their ids."""
+    async def expire(self, limit: int, now: float) -> list[Ended]:
+        """End up to `limit` waiting tasks whose start deadline has passed; return them."""
         parameters = {"region": self._region, "limit": limit, "now": now}
-        return [row[0] for row in await self._database.repeatable(_SQL["expire_tasks"], parameters)]
+        return list(map(Ended._make, await self._database.repeatable(_SQL["expire_tasks"], parameters)))
 
     async def backlogs(self) -> list[tuple[str, int, str, int]]:
         """Return (task type, priority, tenant, tasks) for everything that waits."""
@@ -183,10 +204,15 @@ _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
 def _settled(row: tuple[Any, ...]) -> Settled:
-    task_id, status, attempt, task_type, version, started_at, tenant_id, priority, created_at, available_at = row
+    task_id, status, attempt, seq, task_type, tenant_id, version, started_at, priority, created_at, available_at = row
     again = status == Status.QUEUED
     ticket = Ticket(task_id, tenant_id, task_type, priority, created_at, available_at) if again else None
-    return Settled(task_id, status, attempt, task_type, version, started_at, ticket)
+    return Settled(task_id, status, attempt, seq, task_type, tenant_id, version, started_at, ticket)
+
+
+def _requeued(row: Sequence[Any]) -> Requeued:
+    seq, *ticket = row
+    return Requeued(seq, Ticket._make(ticket))
 
 
 def _row_of(settlement: Settlement) -> dict[str, Any]:

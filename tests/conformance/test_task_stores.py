@@ -13,9 +13,11 @@ import pytest
 from making import EPOCH, new_task, stored_file, ticket_of, worker
 from memory_store import MemoryStore
 
+from flik.domain.event import Event, log_of
 from flik.domain.task import NewTask, Status, TaskFilter, TaskView, Ticket
 from flik.storage.database import Database
-from flik.storage.queue import GrantedRow, QueueStore, Settlement
+from flik.storage.events import HistoryStore
+from flik.storage.queue import Ended, GrantedRow, QueueStore, Requeued, Settlement
 from flik.storage.tasks import TaskStore
 
 NOW = EPOCH + 100.0
@@ -29,6 +31,8 @@ class PostgresStore(QueueStore):
         super().__init__(database, "us-east")
         tasks = TaskStore(database, max_attempts=4)
         self.insert, self.get, self.find = tasks.insert, tasks.get, tasks.find
+        histories = HistoryStore(database)
+        self.read, self.positions = histories.read, histories.positions
 
 
 Store = PostgresStore | MemoryStore
@@ -41,7 +45,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         return
     url = request.getfixturevalue("database_url")
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("TRUNCATE tasks, attempts, artifacts")
+        connection.execute("TRUNCATE tasks, attempts, artifacts, rounds")
     database = await Database(url, connections=2, pinned_plans=True).open()
     yield PostgresStore(database)
     await database.close()
@@ -123,7 +127,7 @@ async def test_a_grant_starts_an_attempt(store: Store) -> None:
     token = str(uuid.uuid4())
     (row,) = await store.grant([(ticket_of(task), token, W1)], NOW)
     assert row[:7] == (task.task_id, token, "acme", "TEXT", 0, 1, 4)
-    assert row[8:] == (EPOCH, "r1", "t1", "us-east", EPOCH + 200.0)
+    assert row[8:] == (EPOCH, "r1", "t1", "us-east", EPOCH + 200.0, 2)
     view = await seen(store, task)
     assert (view.status, view.attempt, view.started_at) == ("PROCESSING", 1, NOW)
     assert (view.worker_id, view.version) == ("w1", "v1")
@@ -166,7 +170,7 @@ async def test_a_completion_stores_result_and_artifacts(store: Store) -> None:
     row = await granted(store)
     files = (stored_file(1, width=None, height=None, duration_s=1.5), stored_file(0))
     (moved,) = await store.settle([completion(row, "naïve 猫", artifacts=files)], NOW + 5)
-    assert moved == (row.task_id, "COMPLETED", 1, "TEXT", "v1", NOW, None)
+    assert moved == (row.task_id, "COMPLETED", 1, 5, "TEXT", "acme", "v1", NOW, None)
     view = await seen(store, row)
     assert (view.status, view.completed_at, view.attempt) == ("COMPLETED", NOW + 5, 1)
     assert (view.task_type, view.version, view.started_at) == ("TEXT", "v1", NOW)
@@ -293,7 +297,7 @@ async def test_a_result_that_cannot_be_stored_is_refused_as_a_whole(store: Store
 
 async def test_what_waits_is_cancelled(store: Store) -> None:
     (task,) = await submit(store)
-    assert await store.cancel(task.task_id, NOW) == (Status.QUEUED, True)
+    assert await store.cancel(task.task_id, NOW) == (Status.QUEUED, Ended(task.task_id, "acme", 2))
     view = await seen(store, task)
     assert (view.status, view.completed_at) == ("CANCELLED", NOW)
     assert await grant(store, task) == []
@@ -301,7 +305,7 @@ async def test_what_waits_is_cancelled(store: Store) -> None:
 
 async def test_what_runs_is_cancelled_and_its_completion_refused(store: Store) -> None:
     row = await granted(store)
-    assert await store.cancel(row.task_id, NOW) == (Status.PROCESSING, True)
+    assert await store.cancel(row.task_id, NOW) == (Status.PROCESSING, Ended(row.task_id, "acme", 3))
     assert await store.settle([completion(row)], NOW) == []
     assert (await seen(store, row)).status == "CANCELLED"
 
@@ -309,7 +313,7 @@ async def test_what_runs_is_cancelled_and_its_completion_refused(store: Store) -
 async def test_what_is_finished_or_unknown_is_not_cancelled(store: Store) -> None:
     row = await granted(store)
     await store.settle([completion(row)], NOW)
-    assert await store.cancel(row.task_id, NOW) == (Status.COMPLETED, False)
+    assert await store.cancel(row.task_id, NOW) == (Status.COMPLETED, None)
     assert await store.cancel(new_task().task_id, NOW) is None
     assert (await seen(store, row)).status == "COMPLETED"
 
@@ -321,7 +325,7 @@ async def test_a_failed_task_gets_a_round_of_attempts_more(store: Store) -> None
     row = await granted(store, start_deadline_at=NOW + 1)
     await store.settle([failure(row)], NOW)
     found = await store.retry(row.task_id, 4, NOW + 50)
-    assert found == (Status.FAILED, _ticket(row)._replace(available_at=NOW + 50))
+    assert found == (Status.FAILED, Requeued(4, _ticket(row)._replace(available_at=NOW + 50)))
     view = await seen(store, row)
     assert (view.status, view.attempt, view.max_attempts, view.start_deadline_at) == ("QUEUED", 1, 5, None)
     assert (view.completed_at, view.error_code) == (None, None)
@@ -336,7 +340,9 @@ async def test_what_is_not_failed_is_not_retried(store: Store) -> None:
 async def test_replay_takes_the_oldest_dead_letters_that_match(store: Store) -> None:
     rows = [await granted(store, tenant_id=tenant) for tenant in ("a", "a", "b", "a", "a")]
     await store.settle([failure(row) for row in rows[:4]], NOW)
-    tickets = await store.replay(TaskFilter(tenant_id="a", status="FAILED", limit=2), 4, NOW + 50)
+    requeued = await store.replay(TaskFilter(tenant_id="a", status="FAILED", limit=2), 4, NOW + 50)
+    tickets = [each.ticket for each in requeued]
+    assert [each.seq for each in requeued] == [4, 4]
     assert {ticket.task_id for ticket in tickets} == {rows[0].task_id, rows[1].task_id}
     assert {ticket.available_at for ticket in tickets} == {NOW + 50}
     assert [(await seen(store, row)).status for row in rows] == ["QUEUED", "QUEUED", "FAILED", "FAILED", "PROCESSING"]
@@ -346,7 +352,7 @@ async def test_replay_can_be_told_an_error_code(store: Store) -> None:
     rows = [await granted(store) for _ in range(3)]
     await store.settle([failure(rows[0]), failure(rows[1], error_code="refused"), failure(rows[2])], NOW)
     wanted = TaskFilter(error_code="refused", status="FAILED", limit=50)
-    assert [ticket.task_id for ticket in await store.replay(wanted, 4, NOW)] == [rows[1].task_id]
+    assert [each.ticket.task_id for each in await store.replay(wanted, 4, NOW)] == [rows[1].task_id]
 
 
 # ---- expire
@@ -355,8 +361,8 @@ async def test_replay_can_be_told_an_error_code(store: Store) -> None:
 async def test_waiting_tasks_expire_at_their_start_deadline_the_earliest_first(store: Store) -> None:
     tasks = [new_task(start_deadline_at=NOW + after) for after in (0.0, -5.0, 0.001, -9.0)] + [new_task()]
     await store.insert(tasks)
-    assert set(await store.expire(2, NOW)) == {tasks[3].task_id, tasks[1].task_id}
-    assert await store.expire(10, NOW) == [tasks[0].task_id]
+    assert {each.task_id for each in await store.expire(2, NOW)} == {tasks[3].task_id, tasks[1].task_id}
+    assert await store.expire(10, NOW) == [Ended(tasks[0].task_id, "acme", 2)]
     assert [(await seen(store, task)).status for task in tasks] == ["EXPIRED", "EXPIRED", "QUEUED", "EXPIRED", "QUEUED"]
     assert (await seen(store, tasks[0])).completed_at == NOW
 
@@ -365,6 +371,91 @@ async def test_what_runs_does_not_expire(store: Store) -> None:
     row = await granted(store, start_deadline_at=NOW + 1)
     assert await store.expire(10, NOW + 2) == []
     assert (await seen(store, row)).status == "PROCESSING"
+
+
+# ---- the log
+
+
+async def log(store: Store, task: NewTask | GrantedRow) -> list[Event]:
+    history = await store.read(task.task_id)
+    assert history is not None
+    assert history.task == await seen(store, task)
+    events = log_of(history)
+    assert [event.seq for event in events] == list(range(1, history.seq + 1))
+    assert await store.positions([task.task_id]) == {task.task_id: history.seq}
+    return events
+
+
+async def test_the_log_of_a_task_tells_its_whole_life(store: Store) -> None:
+    (task,) = await submit(store)
+    (row,) = await grant(store, task, now=NOW)
+    await store.settle([again(row, NOW + 6)], NOW + 1)
+    (row,) = await grant(store, task, who=W2, now=NOW + 6)
+    back = Settlement(row.task_id, row.lease_token, Status.QUEUED, "HANDED_BACK", uncounted=True, available_at=NOW + 7)
+    await store.settle([back], NOW + 7)
+    (row,) = await grant(store, task, now=NOW + 7)
+    await store.settle([failure(row, outcome="TIMED_OUT", error_code="run_timeout")], NOW + 8)
+    await store.retry(task.task_id, 4, NOW + 50)
+    (row,) = await grant(store, task, who=W2, now=NOW + 51)
+    files = (stored_file(0), stored_file(1))
+    await store.settle([completion(row, artifacts=files)], NOW + 52)
+
+    task_id, w1, w2 = task.task_id, ("w1", "v1"), ("w2", "v1")
+    why = {"error_code": "overloaded", "error_message": "too much"}
+    assert await log(store, task) == [
+        Event(task_id, 1, "queued", EPOCH),
+        Event(task_id, 2, "processing", NOW, 1, *w1),
+        Event(task_id, 3, "retryScheduled", NOW + 1, 1, *w1, "FAILED", NOW + 6, **why),
+        Event(task_id, 4, "processing", NOW + 6, 2, *w2),
+        Event(task_id, 5, "retryScheduled", NOW + 7, 2, *w2, "HANDED_BACK", NOW + 7),
+        Event(task_id, 6, "processing", NOW + 7, 2, *w1),
+        Event(task_id, 7, "failed", NOW + 8, 2, *w1, error_code="run_timeout", error_message="too much"),
+        Event(task_id, 8, "queued", NOW + 50),
+        Event(task_id, 9, "processing", NOW + 51, 3, *w2),
+        Event(task_id, 10, "artifact", NOW + 52, 3, *w2, artifact=files[0]),
+        Event(task_id, 11, "artifact", NOW + 52, 3, *w2, artifact=files[1]),
+        Event(task_id, 12, "completed", NOW + 52, 3, *w2, task=await seen(store, task)),
+    ]
+
+
+@pytest.mark.parametrize("runs", [False, True])
+async def test_a_cancel_is_the_last_event(store: Store, runs: bool) -> None:
+    (task,) = await submit(store)
+    if runs:
+        await grant(store, task)
+    await store.cancel(task.task_id, NOW + 1)
+    cancelled = Event(task.task_id, 2 + runs, "cancelled", NOW + 1)
+    assert (await log(store, task))[-1] == cancelled._replace(**(
+        {"attempt": 1, "worker_id": "w1", "version": "v1"} if runs else {}
+    ))  # fmt: skip
+
+
+async def test_a_missed_start_deadline_is_the_last_event(store: Store) -> None:
+    (task,) = await submit(store, start_deadline_at=NOW)
+    await store.expire(10, NOW + 1)
+    assert (await log(store, task))[1:] == [Event(task.task_id, 2, "expired", NOW + 1)]
+
+
+async def test_what_was_tried_for_the_last_time_is_failed_in_the_log(store: Store) -> None:
+    row = await granted(store)
+    for _ in range(3):
+        await store.settle([again(row, NOW)], NOW)
+        (row,) = await store.grant([(_ticket(row), str(uuid.uuid4()), W1)], NOW)
+    await store.settle([again(row, NOW + 60)], NOW + 1)
+    *_, last = await log(store, row)
+    assert (last.kind, last.seq, last.attempt, last.available_at) == ("failed", 9, 4, None)
+
+
+async def test_a_replay_begins_a_round_in_the_log(store: Store) -> None:
+    row = await granted(store)
+    await store.settle([failure(row)], NOW)
+    await store.replay(TaskFilter(status="FAILED", limit=5), 4, NOW + 9)
+    assert (await log(store, row))[-1] == Event(row.task_id, 4, "queued", NOW + 9)
+
+
+async def test_an_unknown_task_has_no_log(store: Store) -> None:
+    assert await store.read(new_task().task_id) is None
+    assert await store.positions([new_task().task_id]) == {}
 
 
 # ---- reading

@@ -18,10 +18,12 @@ from uuid_utils import uuid4
 from flik.domain.lease import Lease, Leases
 from flik.domain.task import Grant, Status, TaskView, Ticket, Worker
 from flik.errors import Unavailable
+from flik.pipeline.queue import telling
 from flik.pipeline.queue.loops import pause, wait
 from flik.pipeline.queue.measures import Measures
 from flik.pipeline.queue.policy import QueuePolicy
 from flik.pipeline.queue.roster import Roster, Waiter, in_turn
+from flik.pipeline.queue.telling import Feed
 from flik.pipeline.queue.waiting import Waiting
 from flik.storage.queue import GrantedRow, QueueStore
 
@@ -35,6 +37,7 @@ class Granting:
     def __init__(
         self,
         store: QueueStore,
+        feed: Feed,
         policy: QueuePolicy,
         *,
         waiting: Waiting,
@@ -47,6 +50,7 @@ class Granting:
         refill_wanted: asyncio.Event,
     ) -> None:
         self._store = store
+        self._feed = feed
         self._policy = policy
         self._waiting = waiting
         self._leases = leases
@@ -110,12 +114,14 @@ class Granting:
             _answer(waiters, {})
             await pause()
             return
-        grants = self._lease_out(rows, {pick[0].task_id: pick for pick in picks}, now)
+        by_task = {pick[0].task_id: pick for pick in picks}
+        grants = self._lease_out(rows, by_task, now)
         self._waiting.end_grant(ticket.task_id for ticket, _, _ in picks)
         self._cancelled.clear()  # only this grant was under way
         _answer(waiters, grants)
         self._waiting.note_pace(row.task_type for row in rows)
         self._measures.note_granted(rows, now)
+        self._feed.tell(telling.granted(row, by_task[row.task_id][2], now) for row in rows)
         self._refill_wanted.set()
 
     def _call(self, worker_ids: Iterable[str]) -> dict[str, Waiter]:

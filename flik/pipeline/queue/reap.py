@@ -15,14 +15,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from flik.domain.event import Kind
 from flik.domain.lease import Lease, Leases
 from flik.errors import Unavailable
-from flik.pipeline.queue import endings
+from flik.pipeline.queue import endings, telling
 from flik.pipeline.queue.loops import in_background
 from flik.pipeline.queue.measures import Measures
 from flik.pipeline.queue.policy import QueuePolicy
 from flik.pipeline.queue.roster import Roster
 from flik.pipeline.queue.settle import Settling
+from flik.pipeline.queue.telling import Feed
 from flik.pipeline.queue.waiting import Waiting
 from flik.storage.queue import QueueStore, RunningRow, Settlement
 
@@ -38,6 +40,7 @@ class Reaping:
     def __init__(
         self,
         store: QueueStore,
+        feed: Feed,
         policy: QueuePolicy,
         settling: Settling,
         *,
@@ -49,6 +52,7 @@ class Reaping:
         now: Callable[[], float],
     ) -> None:
         self._store = store
+        self._feed = feed
         self._policy = policy
         self._settling = settling
         self._waiting = waiting
@@ -111,9 +115,11 @@ class Reaping:
             in_background(self._take_back(endings.taken_back(task_id, token, now)))
 
     async def _expire(self, now: float) -> None:
-        for task_id in await self._store.expire(MAX_EXPIRIES, now):
-            self._waiting.forget(task_id)
+        now = round(now, 6)  # as PostgreSQL keeps it
+        for expired in await self._store.expire(MAX_EXPIRIES, now):
+            self._waiting.forget(expired.task_id)
             self._measures["flik_tasks_expired"].inc()
+            self._feed.tell([telling.ended(expired, Kind.EXPIRED, now)])
 
     async def _look_for_orphans(self, now: float) -> None:
         for row in await self._store.running():

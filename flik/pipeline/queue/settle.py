@@ -15,11 +15,13 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from flik.domain.event import Notice
 from flik.domain.lease import Lease, Leases
 from flik.domain.task import Completed, Failed, Outcome, Status, TaskView
 from flik.errors import Unavailable
-from flik.pipeline.queue import endings
+from flik.pipeline.queue import endings, telling
 from flik.pipeline.queue.measures import Measures
+from flik.pipeline.queue.telling import Feed
 from flik.pipeline.queue.waiting import Waiting
 from flik.storage.queue import QueueStore, Settled, Settlement
 
@@ -77,6 +79,7 @@ class Settling:
         self,
         store: QueueStore,
         hot: HotResults,
+        feed: Feed,
         delays_s: tuple[float, ...],
         *,
         waiting: Waiting,
@@ -87,6 +90,7 @@ class Settling:
     ) -> None:
         self._store = store
         self._hot = hot
+        self._feed = feed
         self._delays_s = delays_s
         self._waiting = waiting
         self._leases = leases
@@ -188,6 +192,7 @@ class Settling:
 
     async def _note_settled(self, batch: list[Entry], rows: Mapping[str, Settled], now: float) -> None:
         ended: list[tuple[Settlement, Settled]] = []
+        told: list[Notice] = []
         completed: list[tuple[Settlement, Lease | None]] = []
         for settlement, lease, ending, place in batch:
             released = self._leases.release(settlement.task_id, settlement.lease_token)
@@ -196,6 +201,7 @@ class Settling:
                 self._measures["flik_stale_settlements"].labels(released.task_type if released else "").inc()
             else:
                 ended.append((settlement, row))
+                told.append(telling.settled(settlement, row, lease, now))
                 if row.status == Status.COMPLETED:
                     completed.append((settlement, lease))
             ending.note(place, took_effect=row is not None)
@@ -204,6 +210,7 @@ class Settling:
         self._measures.note_settled(ended, now)
         if hot := list(_shown(completed, now)):
             await self._hot.put(hot)
+        self._feed.tell(told)  # at last: followers read what is HOT
 
 
 def _shown(completed: Iterable[tuple[Settlement, Lease | None]], now: float) -> Iterable[tuple[TaskView, str]]:

@@ -5,14 +5,14 @@
 -- name: grant_tasks
 -- QUEUED -> PROCESSING.
 UPDATE tasks t
-SET status = 'PROCESSING', attempt = t.attempt + 1, lease_token = p.lease_token, worker_id = p.worker_id,
-    version = p.version, started_at = to_timestamp(%(now)s)
+SET status = 'PROCESSING', attempt = t.attempt + 1, seq = t.seq + 1, lease_token = p.lease_token,
+    worker_id = p.worker_id, version = p.version, started_at = to_timestamp(%(now)s)
 FROM json_to_recordset(%(rows)s::json) AS p(task_id uuid, lease_token uuid, worker_id text, version text)
 WHERE t.task_id = p.task_id AND t.status = 'QUEUED' AND t.attempt < t.max_attempts
   AND (t.start_deadline_at IS NULL OR t.start_deadline_at > to_timestamp(%(now)s))
 RETURNING t.task_id::text, t.lease_token::text, t.tenant_id, t.task_type, t.priority, t.attempt, t.max_attempts,
           t.payload::text, date_part('epoch', t.created_at), t.request_id, t.trace_id, t.region,
-          date_part('epoch', t.start_deadline_at)
+          date_part('epoch', t.start_deadline_at), t.seq
 
 -- name: settle_tasks
 -- PROCESSING -> COMPLETED | FAILED | CANCELLED | QUEUED (to be tried again), fenced by the lease token, with the
@@ -24,6 +24,7 @@ WITH settled AS (
                       ELSE s.status::task_status END,
         lease_token = NULL,
         attempt = t.attempt - s.uncounted,
+        seq = t.seq + 1 + CASE WHEN s.status = 'COMPLETED' THEN coalesce(json_array_length(s.artifacts), 0) ELSE 0 END,
         completed_at = CASE WHEN s.status = 'QUEUED' AND t.attempt - s.uncounted < t.max_attempts THEN NULL
                             ELSE to_timestamp(%(now)s) END,
         available_at = coalesce(to_timestamp(s.available_at), t.available_at),
@@ -33,13 +34,13 @@ WITH settled AS (
               result jsonb, error_code text, error_message text, artifacts json)
     WHERE t.task_id = s.task_id AND t.status = 'PROCESSING' AND t.lease_token = s.lease_token
     RETURNING t.task_id, s.lease_token, s.outcome, s.uncounted, t.tenant_id, t.task_type, t.priority, t.status,
-              t.attempt, t.created_at, t.available_at, t.started_at, t.worker_id, t.version, t.error_code,
+              t.attempt, t.seq, t.created_at, t.available_at, t.started_at, t.worker_id, t.version, t.error_code,
               t.error_message, s.artifacts
 ), ended AS (
-    INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome, error_code,
-                          error_message)
+    INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome,
+                          available_at, error_code, error_message, seq)
     SELECT task_id, lease_token, attempt + uncounted, worker_id, version, started_at, to_timestamp(%(now)s),
-           outcome::attempt_outcome, error_code, error_message
+           outcome::attempt_outcome, CASE WHEN status = 'QUEUED' THEN available_at END, error_code, error_message, seq
     FROM settled
 ), stored AS (
     INSERT INTO artifacts (task_id, index, key, content_type, size_bytes, sha256, width, height, duration_s, created_at)
@@ -51,8 +52,8 @@ WITH settled AS (
               width integer, height integer, duration_s float8)
     WHERE s.status = 'COMPLETED'
 )
-SELECT task_id::text, status::text, attempt, task_type, version, date_part('epoch', started_at),
-       CASE WHEN status = 'QUEUED' THEN tenant_id END, CASE WHEN status = 'QUEUED' THEN priority END,
+SELECT task_id::text, status::text, attempt, seq, task_type, tenant_id, version, date_part('epoch', started_at),
+       CASE WHEN status = 'QUEUED' THEN priority END,
        CASE WHEN status = 'QUEUED' THEN date_part('epoch', created_at) END,
        CASE WHEN status = 'QUEUED' THEN date_part('epoch', available_at) END
 FROM settled
@@ -63,17 +64,18 @@ WITH before AS (
     SELECT task_id, status, lease_token FROM tasks WHERE task_id = %(task_id)s::uuid FOR UPDATE
 ), cancelled AS (
     UPDATE tasks t
-    SET status = 'CANCELLED', completed_at = to_timestamp(%(now)s), lease_token = NULL
+    SET status = 'CANCELLED', completed_at = to_timestamp(%(now)s), lease_token = NULL, seq = t.seq + 1
     FROM before b
     WHERE t.task_id = b.task_id AND b.status IN ('PENDING', 'QUEUED', 'PROCESSING')
-    RETURNING t.task_id, t.attempt, t.worker_id, t.version, t.started_at
+    RETURNING t.task_id, t.tenant_id, t.attempt, t.seq, t.worker_id, t.version, t.started_at
 ), ended AS (
-    INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome)
-    SELECT b.task_id, b.lease_token, c.attempt, c.worker_id, c.version, c.started_at, to_timestamp(%(now)s), 'CANCELLED'
+    INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome, seq)
+    SELECT b.task_id, b.lease_token, c.attempt, c.worker_id, c.version, c.started_at, to_timestamp(%(now)s),
+           'CANCELLED', c.seq
     FROM before b JOIN cancelled c ON c.task_id = b.task_id
     WHERE b.status = 'PROCESSING'
 )
-SELECT b.status::text, EXISTS (SELECT FROM cancelled) FROM before b
+SELECT b.status::text, c.tenant_id, c.seq FROM before b LEFT JOIN cancelled c ON true
 
 -- name: retry_task
 -- FAILED -> QUEUED, with another round of attempts. A failed task has no lease token; it is named because a retry that
@@ -83,12 +85,15 @@ WITH before AS (
 ), retried AS (
     UPDATE tasks t
     SET status = 'QUEUED', lease_token = NULL, completed_at = NULL, available_at = to_timestamp(%(now)s),
-        start_deadline_at = NULL, max_attempts = t.attempt + %(round)s, error_code = NULL, error_message = NULL
+        start_deadline_at = NULL, max_attempts = t.attempt + %(round)s, error_code = NULL, error_message = NULL,
+        seq = t.seq + 1
     FROM before b
     WHERE t.task_id = b.task_id AND b.status = 'FAILED'
-    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at
+    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq
+), begun AS (
+    INSERT INTO rounds (task_id, seq, begun_at) SELECT task_id, seq, available_at FROM retried
 )
-SELECT b.status::text, r.task_id::text, r.tenant_id, r.task_type, r.priority,
+SELECT b.status::text, r.seq, r.task_id::text, r.tenant_id, r.task_type, r.priority,
        date_part('epoch', r.created_at), date_part('epoch', r.available_at)
 FROM before b LEFT JOIN retried r ON true
 
@@ -97,14 +102,19 @@ FROM before b LEFT JOIN retried r ON true
 -- subquery may be run more than once, and each run would skip what the one before locked.
 WITH found AS MATERIALIZED (
     SELECT task_id FROM tasks WHERE {conditions} ORDER BY task_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), replayed AS (
+    UPDATE tasks t
+    SET status = 'QUEUED', completed_at = NULL, available_at = to_timestamp(%(now)s), start_deadline_at = NULL,
+        max_attempts = t.attempt + %(round)s, error_code = NULL, error_message = NULL, seq = t.seq + 1
+    FROM found f
+    WHERE t.task_id = f.task_id AND t.status = 'FAILED'
+    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq
+), begun AS (
+    INSERT INTO rounds (task_id, seq, begun_at) SELECT task_id, seq, available_at FROM replayed
 )
-UPDATE tasks t
-SET status = 'QUEUED', completed_at = NULL, available_at = to_timestamp(%(now)s), start_deadline_at = NULL,
-    max_attempts = t.attempt + %(round)s, error_code = NULL, error_message = NULL
-FROM found f
-WHERE t.task_id = f.task_id AND t.status = 'FAILED'
-RETURNING t.task_id::text, t.tenant_id, t.task_type, t.priority,
-          date_part('epoch', t.created_at), date_part('epoch', t.available_at)
+SELECT seq, task_id::text, tenant_id, task_type, priority,
+       date_part('epoch', created_at), date_part('epoch', available_at)
+FROM replayed
 
 -- name: expire_tasks
 -- QUEUED -> EXPIRED when the start deadline has passed.
@@ -117,10 +127,10 @@ WITH found AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 )
 UPDATE tasks t
-SET status = 'EXPIRED', completed_at = to_timestamp(%(now)s)
+SET status = 'EXPIRED', completed_at = to_timestamp(%(now)s), seq = t.seq + 1
 FROM found f
 WHERE t.task_id = f.task_id AND t.status = 'QUEUED'
-RETURNING t.task_id::text
+RETURNING t.task_id::text, t.tenant_id, t.seq
 
 -- name: count_backlogs
 SELECT task_type, priority, tenant_id, count(*)

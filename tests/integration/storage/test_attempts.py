@@ -15,7 +15,7 @@ from making import EPOCH, new_task, ticket_of, worker
 from flik.domain.task import NewTask, Status
 from flik.storage import queries
 from flik.storage.database import Database
-from flik.storage.queue import GrantedRow, QueueStore, Settlement
+from flik.storage.queue import Ended, GrantedRow, QueueStore, Settlement
 from flik.storage.tasks import TaskStore
 
 
@@ -102,7 +102,7 @@ async def test_an_attempt_handed_back_has_its_own_row_beside_the_next(
 
 async def cancelled_during(
     database_url: str, sql: str, values: dict[str, Any], store: QueueStore, task_id: str
-) -> tuple[Status, bool] | None:
+) -> tuple[Status, Ended | None] | None:
     """Run `sql` in a transaction that commits only when a cancel of its task is waiting for the row."""
     async with await psycopg.AsyncConnection.connect(database_url) as other:
         await other.execute(sql.encode(), values)
@@ -128,7 +128,7 @@ async def test_a_cancel_that_waited_for_a_completion_does_not_undo_it(
     completion = """UPDATE tasks SET status = 'COMPLETED', lease_token = NULL, completed_at = now(), result = '{}'
                     WHERE task_id = ANY(%(task_ids)s::uuid[])"""
     found = await cancelled_during(database_url, completion, {"task_ids": [task.task_id]}, store, task.task_id)
-    assert found == (Status.COMPLETED, False)
+    assert found == (Status.COMPLETED, None)
     assert await attempts(database, task) == []
 
 
@@ -138,7 +138,7 @@ async def test_a_cancel_that_waited_for_a_grant_cancels_what_was_granted_and_clo
     pick = {"task_id": task.task_id, "lease_token": str(uuid.uuid4()), "worker_id": "w1", "version": "v1"}
     granting = {"rows": json.dumps([pick]), "now": EPOCH + 1}
     found = await cancelled_during(database_url, queries.load("queue")["grant_tasks"], granting, store, task.task_id)
-    assert found == (Status.PROCESSING, True)
+    assert found == (Status.PROCESSING, Ended(task.task_id, "acme", 3))
     view = await TaskStore(database, max_attempts=4).get(task.task_id)
     assert view is not None
     assert view.status == "CANCELLED"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 from making import new_task, stored_file, ticket_of, worker
+from queue_scene import FeedFake
 
 from flik.domain.task import Completed, Failed, Grant, NewTask, TaskView
 from flik.live.results import LiveResults
@@ -48,7 +49,7 @@ async def tiers(database_url: str, valkey_url: str) -> AsyncIterator[Tiers]:
     database = await Database(database_url, connections=3, pinned_plans=True).open()
     hot = LiveResults(valkey_url, ttl_s=60).open()
     policy = QueuePolicy(task_types=("TEXT",), retry_delays_s=(0.0, 0.0, 0.0))
-    queue = TaskQueue(QueueStore(database, "us-east"), hot, policy, time.time)
+    queue = TaskQueue(QueueStore(database, "us-east"), hot, FeedFake(), policy, time.time)
     running = asyncio.create_task(queue.run())
     yield Tiers(queue, TaskStore(database, max_attempts=4), hot)
     running.cancel()

@@ -97,8 +97,8 @@ def test_an_impossible_task_is_refused(
 )
 def test_an_impossible_attempt_is_refused(connection: psycopg.Connection, sql: str, constraint: str) -> None:
     connection.execute(
-        "INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome)"
-        " VALUES (gen_random_uuid(), gen_random_uuid(), 1, 'w1', 'v1', now(), now(), 'LOST')"
+        "INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome, seq)"
+        " VALUES (gen_random_uuid(), gen_random_uuid(), 1, 'w1', 'v1', now(), now(), 'LOST', 3)"
     )
     with pytest.raises(psycopg.errors.CheckViolation) as refused:
         connection.execute(sql.encode())

@@ -20,9 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import Clock, new_task, ticket_of
-from memory_store import MemoryStore
-from queue_scene import HotFake, turn
+from memory_store import MemoryStore, Row
+from queue_scene import FeedFake, HotFake, turn
 
+from flik.domain.event import STATUS_AFTER, Event, Kind, log_of
 from flik.domain.task import (
     TERMINAL,
     TRANSITIONS,
@@ -56,6 +57,7 @@ class WatchedStore(MemoryStore):
         super().__init__()
         self._world = world
         self._statuses: dict[str, Status] = {}
+        self.logs: dict[str, list[Event]] = {}
 
     async def grant(self, picks: Sequence[tuple[Ticket, str, Worker]], now: float) -> list[GrantedRow]:
         for ticket, _, _ in picks:
@@ -73,7 +75,18 @@ class WatchedStore(MemoryStore):
             before = self._statuses.get(task_id, row.status)
             assert before is row.status or row.status in TRANSITIONS[before]
             self._statuses[task_id] = row.status
+            self._check_log(task_id, row)
         await super()._leave(call)
+
+    def _check_log(self, task_id: str, row: Row) -> None:
+        """Numbers have no gap, and what was in the log stays as it was."""
+        before = self.logs.get(task_id, [])
+        if row.seq == len(before):
+            return
+        log = self.logs[task_id] = log_of(self.history(row))
+        assert [event.seq for event in log] == list(range(1, row.seq + 1))
+        assert log[: len(before)] == before
+        assert STATUS_AFTER[Kind(log[-1].kind)] is row.status
 
 
 class World:
@@ -82,6 +95,7 @@ class World:
     def __init__(self, window: int) -> None:
         self.clock = Clock()
         self.hot = HotFake()
+        self.feed = FeedFake()
         self.store = WatchedStore(self)
         self.policy = QueuePolicy(task_types=TYPES, ageing_s=0.0, window=window)
         self.queue = self._queue()
@@ -96,7 +110,7 @@ class World:
         self._texts = 0
 
     def _queue(self) -> TaskQueue:
-        return TaskQueue(self.store, self.hot, self.policy, self.clock)  # type: ignore[arg-type]  # its stand-in
+        return TaskQueue(self.store, self.hot, self.feed, self.policy, self.clock)  # type: ignore[arg-type]  # its stand-in
 
     def held(self, task_type: str) -> list[Ticket]:
         return list(self.queue.waiting.lanes[task_type])
@@ -362,6 +376,17 @@ class World:
             assert row.status is Status.COMPLETED
             assert view.result is not None
             assert f'"{view.result["text"]}"' in (row.result or "")
+        self.check_notices()
+
+    def check_notices(self) -> None:
+        """What followers are told is in the log, word for word but for what they read themselves."""
+        told, self.feed.notices = self.feed.notices, []
+        for tenant_id, event in told:
+            assert tenant_id == self.store.rows[event.task_id].task.tenant_id
+            if event.is_durable:
+                logged = self.store.logs[event.task_id][event.seq - 1]
+                assert event == logged._replace(task=None, worker_id=event.worker_id, version=event.version)
+                assert event.worker_id in (None, logged.worker_id)
 
     async def check_depth(self) -> None:
         """What the queue says waits is what waits, when it could hear of everything."""

@@ -32,10 +32,10 @@ def test_attempts_are_counted_by_the_number_they_had_and_how_they_ended() -> Non
     back = Settlement("t2", "k", Status.QUEUED, "HANDED_BACK", uncounted=True)
     dead = Settlement("t3", "k", Status.FAILED, "FAILED", error_code="refused")
     ended = [
-        (done, Settled("t1", "COMPLETED", 1, "TEXT", "v1", EPOCH, None)),
-        (done, Settled("t4", "COMPLETED", 1, "TEXT", "v1", EPOCH + 2, None)),
-        (back, Settled("t2", "QUEUED", 0, "TEXT", "v1", EPOCH, ticket(2))),
-        (dead, Settled("t3", "FAILED", 40, "IMAGE", "v2", EPOCH, None)),
+        (done, Settled("t1", "COMPLETED", 1, 3, "TEXT", "acme", "v1", EPOCH, None)),
+        (done, Settled("t4", "COMPLETED", 1, 3, "TEXT", "acme", "v1", EPOCH + 2, None)),
+        (back, Settled("t2", "QUEUED", 0, 3, "TEXT", "acme", "v1", EPOCH, ticket(2))),
+        (dead, Settled("t3", "FAILED", 40, 81, "IMAGE", "acme", "v2", EPOCH, None)),
     ]
     measures.note_settled(ended, EPOCH + 3)
     text = measures.text()

@@ -1,0 +1,178 @@
+"""The log of a task: what happened to it, numbered 1, 2, 3 ... without a gap.
+
+Nothing is stored for it that the task's own rows do not hold: `log_of` reads it off them. So the log
+cannot miss a change or tell of one that did not commit, and following costs the way of a task nothing.
+What makes the numbers last is that each change of the row counts `seq` up by the events it stands for:
+
+    submit          queued                              + 1
+    grant           processing                          + 1
+    settle          artifact for each file, completed   + files + 1
+                    failed, or retryScheduled           + 1
+    cancel, expire  cancelled, expired                  + 1
+    caller's retry  queued                              + 1
+
+These are durable. `progress`, `chunk`, `reset`, `delayed` and `live` pass by: they have no number (`seq` 0) and are
+not told again, except that a `reset` has the number from which the follower goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from flik.domain.task import Status, StoredArtifact, TaskView
+
+
+class Kind(StrEnum):
+    """What an event tells."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    ARTIFACT = "artifact"
+    RETRY_SCHEDULED = "retryScheduled"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    PROGRESS = "progress"
+    CHUNK = "chunk"
+    RESET = "reset"  # the follower's cursor fits no event: `task` is what holds now
+    DELAYED = "delayed"  # Redis is away: events come up to a second late, progress not at all
+    LIVE = "live"  # it is back
+
+
+STATUS_AFTER = {
+    Kind.QUEUED: Status.QUEUED,
+    Kind.PROCESSING: Status.PROCESSING,
+    Kind.ARTIFACT: Status.PROCESSING,
+    Kind.RETRY_SCHEDULED: Status.QUEUED,
+    Kind.COMPLETED: Status.COMPLETED,
+    Kind.FAILED: Status.FAILED,
+    Kind.CANCELLED: Status.CANCELLED,
+    Kind.EXPIRED: Status.EXPIRED,
+    Kind.PROGRESS: Status.PROCESSING,
+    Kind.CHUNK: Status.PROCESSING,
+}
+DURABLE = frozenset(STATUS_AFTER) - {Kind.PROGRESS, Kind.CHUNK}
+ENDS = frozenset({Kind.COMPLETED, Kind.FAILED, Kind.CANCELLED, Kind.EXPIRED})
+
+
+class Event(NamedTuple):
+    """One thing that happened to a task; `seq` 0: it passes by.
+
+    `reason` is the outcome of the attempt that is to be tried again. `task` is there in `completed` and `reset`.
+    """
+
+    task_id: str
+    seq: int
+    kind: str
+    at: float
+    attempt: int | None = None
+    worker_id: str | None = None
+    version: str | None = None
+    reason: str | None = None
+    available_at: float | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    progress: float | None = None
+    text: str | None = None
+    artifact: StoredArtifact | None = None
+    task: TaskView | None = None
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether it is in the log."""
+        return self.kind in DURABLE
+
+    @property
+    def ends(self) -> bool:
+        """Whether the task has ended with it."""
+        return self.kind in ENDS
+
+
+class Notice(NamedTuple):
+    """An event on its way to followers, with the tenant whose it is."""
+
+    tenant_id: str
+    event: Event
+
+
+class EndedAttempt(NamedTuple):
+    """One attempt that ended; `seq` is the number of the event that tells so."""
+
+    seq: int
+    attempt: int
+    worker_id: str
+    version: str
+    started_at: float
+    ended_at: float
+    outcome: str
+    available_at: float | None
+    error_code: str | None
+    error_message: str | None
+
+
+class Round(NamedTuple):
+    """A caller's retry; `seq` is the number of the event that tells so."""
+
+    seq: int
+    begun_at: float
+
+
+class History(NamedTuple):
+    """All the rows of one task at one moment; `seq` is the number of its latest event."""
+
+    task: TaskView
+    seq: int
+    attempts: Sequence[EndedAttempt] = ()
+    rounds: Sequence[Round] = ()
+
+
+def log_of(history: History) -> list[Event]:
+    """Return the durable events of a task, in order: numbers 1 to `history.seq`."""
+    task = history.task
+    events = [Event(task.task_id, 1, Kind.QUEUED, task.created_at)]
+    events += [Event(task.task_id, each.seq, Kind.QUEUED, each.begun_at) for each in history.rounds]
+    for ended in history.attempts:
+        events += _of_attempt(task, ended)
+    if task.status == Status.PROCESSING:
+        events.append(
+            Event(
+                task.task_id, history.seq, Kind.PROCESSING, task.started_at or 0.0, task.attempt, task.worker_id,
+                task.version,
+            )
+        )  # fmt: skip
+    if all(event.seq != history.seq for event in events):  # it ended while it waited
+        kind = Kind.EXPIRED if task.status == Status.EXPIRED else Kind.CANCELLED
+        events.append(Event(task.task_id, history.seq, kind, task.completed_at or 0.0))
+    return sorted(events, key=lambda event: event.seq)
+
+
+def completion(task: TaskView, seq: int) -> list[Event]:
+    """Return the events of a completed task's last settlement: its artifacts, then its end with the number `seq`."""
+    at = task.completed_at or 0.0
+    common = Event(task.task_id, 0, Kind.ARTIFACT, at, task.attempt, task.worker_id, task.version)
+    first = seq - len(task.artifacts)
+    files = [common._replace(seq=first + place, artifact=each) for place, each in enumerate(task.artifacts)]
+    return [*files, common._replace(seq=seq, kind=Kind.COMPLETED, task=task)]
+
+
+def _of_attempt(task: TaskView, ended: EndedAttempt) -> Iterator[Event]:
+    last = completion(task, ended.seq) if ended.outcome == "COMPLETED" else [_end_of(task.task_id, ended)]
+    yield Event(
+        task.task_id, ended.seq - len(last), Kind.PROCESSING, ended.started_at, ended.attempt, ended.worker_id,
+        ended.version,
+    )  # fmt: skip
+    yield from last
+
+
+def _end_of(task_id: str, ended: EndedAttempt) -> Event:
+    common = Event(task_id, ended.seq, Kind.FAILED, ended.ended_at, ended.attempt, ended.worker_id, ended.version)
+    if ended.outcome == "CANCELLED":
+        return common._replace(kind=Kind.CANCELLED)
+    why = common._replace(error_code=ended.error_code, error_message=ended.error_message)
+    if ended.available_at is None:
+        return why
+    return why._replace(kind=Kind.RETRY_SCHEDULED, reason=ended.outcome, available_at=ended.available_at)

@@ -1,0 +1,350 @@
+"""Following tasks live: what a gateway hears of events, given to its followers gapless and in order.
+
+    async with hub.follow(task_id, since=3) as following:
+        while not following.ended:
+            event = await following.next(within_s=15.0)     # None: nothing happened
+
+A follower is entered here first, then the log is read: what happens in between waits in its mailbox. From
+then on the feed (`flik/live/feed.py`) brings events, and whenever a number is missing the log is read again.
+The feed may lose what it likes: every `LOOK_S` the hub compares how far its followers are with how far the
+logs are, a thousand tasks with one query; every `LOOK_AWAY_S` while Redis is away, and followers are told that
+events come late.
+
+A mailbox holds `MAILBOX` events. A follower that is slower gets the rest from the log: no event is lost, none
+waits in memory, and only progress is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Protocol, Self
+
+from flik.domain.event import Event, History, Kind, Notice, completion, log_of
+from flik.domain.follow import Position, Verdict
+from flik.domain.task import Status, TaskView
+from flik.errors import TaskNotFound, Unavailable
+
+MAILBOX = 256
+LOOK_S = 5.0
+LOOK_AWAY_S = 0.5
+LOOK_AGAIN_S = 1.0
+MAX_POSITIONS = 1_000
+_log = logging.getLogger("flik.follow")
+
+
+class Histories(Protocol):
+    """Where the logs of tasks are."""
+
+    async def read(self, task_id: str) -> History | None:
+        """Return all that happened to a task; None when there is none."""
+
+    async def positions(self, task_ids: Sequence[str]) -> dict[str, int]:
+        """Return the number of the latest event of each task that there is."""
+
+
+class HotTasks(Protocol):
+    """Where completed tasks may be had fast."""
+
+    async def get(self, task_id: str) -> TaskView | None:
+        """Return a completed task; None when it is not there."""
+
+
+class Mailbox:
+    """What came for one follower and was not taken yet. `seq` is how far it is, for the hub to compare."""
+
+    __slots__ = ("_events", "_look", "_waiting", "seq")
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self._events: deque[Event] = deque()
+        self._look = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    def put(self, event: Event) -> None:
+        """Leave an event; when there is no room, all are dropped and the log must be read."""
+        if len(self._events) >= MAILBOX:
+            self._events.clear()
+            self._look = True
+        else:
+            self._events.append(event)
+        self._wake()
+
+    def ask_to_look(self) -> None:
+        """Have the follower read the log."""
+        self._look = True
+        self._wake()
+
+    def take(self) -> Event | None:
+        """Return the next event; None when there is none."""
+        return self._events.popleft() if self._events else None
+
+    def take_look(self) -> bool:
+        """Return whether the log must be read, and note that it will be."""
+        look, self._look = self._look, False
+        return look
+
+    async def wait(self, within_s: float) -> bool:
+        """Return when there is something to take; False when nothing came within the time."""
+        if self._events or self._look or within_s <= 0:
+            return bool(self._events or self._look)
+        self._waiting = asyncio.get_running_loop().create_future()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._waiting
+        finally:
+            self._waiting = None
+        return bool(self._events or self._look)
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+
+class Hub:
+    """All followers of one gateway. Not thread-safe: it lives on one event loop. `run` must run while it is used."""
+
+    def __init__(self, histories: Histories, hot: HotTasks, now: Callable[[], float] = time.time) -> None:
+        self.histories = histories
+        self.hot = hot
+        self.now = now
+        self.live = False
+        self._of_task: dict[str, set[Mailbox]] = {}
+        self._of_tenant: dict[str, set[Mailbox]] = {}
+        self._look_wanted = asyncio.Event()
+
+    # ---- what the feed says
+
+    def hear(self, notices: Sequence[Notice]) -> None:
+        """Give events to those who follow them."""
+        of_task, of_tenant = self._of_task, self._of_tenant
+        for tenant_id, event in notices:
+            for mailbox in of_task.get(event.task_id, ()):
+                mailbox.put(event)
+            for mailbox in of_tenant.get(tenant_id, ()):
+                mailbox.put(event)
+
+    def note_live(self, live: bool) -> None:
+        """Note whether everything that happens will be heard, and tell the followers."""
+        if live == self.live:
+            return
+        self.live = live
+        for mailbox in self._mailboxes():
+            mailbox.put(self.state_event())
+        self._look_wanted.set()
+
+    def state_event(self) -> Event:
+        """Return the event that says whether followers hear of things as they happen."""
+        return Event("", 0, Kind.LIVE if self.live else Kind.DELAYED, self.now())
+
+    # ---- its own looks
+
+    async def run(self) -> None:
+        """Look for what the feed lost until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S if self.live else LOOK_AWAY_S):
+                    await self._look_wanted.wait()
+            self._look_wanted.clear()
+            with suppress(Unavailable):
+                await self.look()
+
+    async def look(self) -> None:
+        """Have those read the log who are behind it.
+
+        Raises:
+            Unavailable: PostgreSQL is away.
+        """
+        task_ids = list(self._of_task)
+        for start in range(0, len(task_ids), MAX_POSITIONS):
+            positions = await self.histories.positions(task_ids[start : start + MAX_POSITIONS])
+            for task_id, seq in positions.items():
+                for mailbox in self._of_task.get(task_id, ()):
+                    if mailbox.seq < seq:
+                        mailbox.ask_to_look()
+
+    # ---- followers
+
+    def follow(self, task_id: str, since: int = 0) -> Following:
+        """Follow a task from the event after number `since` on; to be entered."""
+        return Following(self, task_id, since)
+
+    def follow_tenant(self, tenant_id: str) -> TenantFollowing:
+        """Follow all tasks of a tenant from now on; to be entered."""
+        return TenantFollowing(self, tenant_id)
+
+    @property
+    def followers(self) -> int:
+        """How many there are."""
+        return sum(1 for _ in self._mailboxes())
+
+    @contextmanager
+    def entered(self, mailbox: Mailbox, *, task_id: str = "", tenant_id: str = "") -> Iterator[None]:
+        """Give a mailbox what is heard of a task, or of a tenant, in here."""
+        book, key = (self._of_task, task_id) if task_id else (self._of_tenant, tenant_id)
+        book.setdefault(key, set()).add(mailbox)
+        try:
+            yield
+        finally:
+            book[key].discard(mailbox)
+            if not book[key]:
+                del book[key]
+
+    def _mailboxes(self) -> Iterator[Mailbox]:
+        return itertools.chain(*self._of_task.values(), *self._of_tenant.values())
+
+
+class Following:
+    """One follower of one task. `ended`: the last event that it was given is the task's end.
+
+    Entering it raises `TaskNotFound` when there is no such task, and `Unavailable`.
+    """
+
+    def __init__(self, hub: Hub, task_id: str, since: int) -> None:
+        self._hub = hub
+        self._task_id = task_id
+        self._position = Position(since)
+        self._mailbox = Mailbox()
+        self._ready: deque[Event] = deque()
+        self._entered = hub.entered(self._mailbox, task_id=task_id)
+        self.task: TaskView
+
+    async def __aenter__(self) -> Self:
+        self._entered.__enter__()
+        try:
+            await self._begin()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._entered.__exit__(None, None, None)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to come: the task has ended, and the follower was told so."""
+        return self._position.ended and not self._ready
+
+    @property
+    def seq(self) -> int:
+        """The number of the last event that was read."""
+        return self._position.seq
+
+    async def next(self, within_s: float) -> Event | None:
+        """Return the next event; None when nothing happened within the time.
+
+        Raises:
+            TaskNotFound: the task is gone.
+        """
+        until = asyncio.get_running_loop().time() + within_s
+        while not self._ready:
+            if not await self._mailbox.wait(until - asyncio.get_running_loop().time()):
+                return None
+            await self._take()
+        return self._ready.popleft()
+
+    def next_now(self) -> Event | None:
+        """Return the next event if it is there already."""
+        return self._ready.popleft() if self._ready else None
+
+    async def _begin(self) -> None:
+        history = await self._read()
+        self.task = history.task
+        if not self._hub.live:
+            self._ready.append(self._hub.state_event())
+        if self._position.seq > history.seq:
+            self._position = Position(history.seq)
+            self._ready.append(Event(self._task_id, history.seq, Kind.RESET, self._hub.now(), task=history.task))
+        self._take_in(history)
+
+    async def _take(self) -> None:
+        """Turn what is in the mailbox into events for the follower."""
+        if self._mailbox.take_look():
+            await self._look()
+            return
+        event = self._mailbox.take()
+        if event is None:
+            return
+        if event.kind in (Kind.LIVE, Kind.DELAYED):
+            self._ready.append(event)
+        elif event.kind == Kind.COMPLETED and event.seq > self._position.seq:
+            await self._complete(event.seq)
+        else:
+            await self._judge(event)
+
+    async def _complete(self, seq: int) -> None:
+        """Deliver a completed task's files and its end; they are HOT, or else in the log."""
+        task = await self._hub.hot.get(self._task_id)
+        if task is None or task.status != Status.COMPLETED:
+            await self._look()
+            return
+        for event in completion(task, seq):
+            await self._judge(event)
+
+    async def _judge(self, event: Event) -> None:
+        verdict = self._position.judge(event)
+        if verdict is Verdict.DELIVER:
+            self._deliver(event)
+        elif verdict is Verdict.READ_LOG:
+            await self._look()
+
+    def _deliver(self, event: Event) -> None:
+        if event.is_durable:
+            self._position.note(event)
+            self._mailbox.seq = self._position.seq
+        self._ready.append(event)
+
+    async def _look(self) -> None:
+        try:
+            self._take_in(await self._read())
+        except Unavailable:
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._mailbox.ask_to_look)
+
+    def _take_in(self, history: History) -> None:
+        self._ready += self._position.pass_over(log_of(history))
+        self._mailbox.seq = self._position.seq
+
+    async def _read(self) -> History:
+        history = await self._hub.histories.read(self._task_id)
+        if history is None:
+            raise TaskNotFound(self._task_id)
+        return history
+
+
+class TenantFollowing:
+    """One follower of all that happens to a tenant's tasks, from now on; it has no log to go back to.
+
+    What it missed is told by a `reset` without a task: then each task's own log has what happened.
+    """
+
+    def __init__(self, hub: Hub, tenant_id: str) -> None:
+        self._hub = hub
+        self._mailbox = Mailbox()
+        self._entered = hub.entered(self._mailbox, tenant_id=tenant_id)
+
+    async def __aenter__(self) -> Self:
+        self._entered.__enter__()
+        if not self._hub.live:
+            self._mailbox.put(self._hub.state_event())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._entered.__exit__(None, None, None)
+
+    async def next(self, within_s: float) -> Event | None:
+        """Return the next event; None when nothing happened within the time."""
+        if not await self._mailbox.wait(within_s):
+            return None
+        if self._mailbox.take_look():
+            return Event("", 0, Kind.RESET, self._hub.now())
+        event = self._mailbox.take()
+        if event is not None and event.kind == Kind.COMPLETED:
+            return event._replace(task=await self._hub.hot.get(event.task_id))
+        return event

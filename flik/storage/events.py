@@ -1,0 +1,45 @@
+"""The histories of tasks, from which their logs are read (`flik/domain/event.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flik.domain.event import EndedAttempt, History, Round
+from flik.domain.task import StoredArtifact, TaskView
+from flik.storage import queries
+from flik.storage.database import Database
+
+_SQL = queries.load("events")
+
+
+class HistoryStore:
+    """What happened to tasks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def read(self, task_id: str) -> History | None:
+        """Return all that happened to a task; None when there is none.
+
+        Raises:
+            Unavailable: PostgreSQL is away.
+        """
+        rows = await self._database.repeatable(_SQL["get_history"], {"task_id": task_id})
+        if not rows:
+            return None
+        *columns, seq, attempts, rounds, artifacts = rows[0]
+        files = tuple(StoredArtifact(*each) for each in artifacts or ())
+        return History(
+            TaskView(*columns)._replace(artifacts=files),
+            seq,
+            [EndedAttempt._make(each) for each in attempts or ()],
+            [Round._make(each) for each in rounds or ()],
+        )
+
+    async def positions(self, task_ids: Sequence[str]) -> dict[str, int]:
+        """Return the number of the latest event of each task that there is.
+
+        Raises:
+            Unavailable: PostgreSQL is away.
+        """
+        return dict(await self._database.repeatable(_SQL["list_positions"], {"task_ids": list(task_ids)}))
