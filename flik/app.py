@@ -115,6 +115,8 @@ def gateway_config(settings: Settings, database_url: str, redis_url: str) -> Gat
         idempotency_ttl_s=settings.idempotency_ttl_s,
         limits=default_limits(settings),
         queue_bounds=settings.queue_bounds,
+        followers=settings.followers,
+        followers_per_key=settings.followers_per_key,
         is_open=settings.auth == "open",
         issuer=issuer_config(settings),
         connections=settings.gateway_connections,

@@ -25,7 +25,7 @@ FlikError
 │   ├── IdempotencyKeyInvalid
 │   ├── IdempotencyKeyReused  the key stands for another request
 │   ├── IdempotencyInFlight   the first request under the key has no answer yet; `retry_after_s`
-│   └── NotBuilt              the route is there, what it is for is not yet
+│   └── TooManyFollowers      as many connections follow tasks as may; `retry_after_s`
 ├── Unavailable               a dependency is away; try again after `retry_after_s`
 ├── QueueFull                 too much waits in the whole service; `retry_after_s`
 ├── ProviderError             a model back end failed; says whether a retry is worth it
@@ -366,17 +366,19 @@ class IdempotencyInFlight(RequestError):
         return f'the first request with the idempotency key "{self.key}" has no answer yet; send this one again'
 
 
-class NotBuilt(RequestError):
-    """The route is part of the interface, but what it is for is still to be built."""
+class TooManyFollowers(RequestError):
+    """As many connections follow tasks as may. `whose` they are: those of the credential, or of the gateway."""
 
-    code = "not_implemented"
+    code = "too_many_followers"
 
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
-        self.what = what
+    def __init__(self, whose: str, most: int, retry_after_s: float = 5.0) -> None:
+        super().__init__(whose, most, retry_after_s)
+        self.whose = whose
+        self.most = most
+        self.retry_after_s: float = retry_after_s
 
     def __str__(self) -> str:
-        return f"this version does not offer {self.what}"
+        return f"{self.whose} follows tasks with {self.most:,} connections, which is the most; close some, or poll"
 
 
 class Unavailable(FlikError):

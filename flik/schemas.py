@@ -207,6 +207,42 @@ class TaskPage(_Wire):
     next_cursor: str | None
 
 
+class EventAnswer(_Wire):
+    """One thing that happened to a task; fields that do not apply are left out.
+
+    Those with a `seq` are numbered 1, 2, 3 ... and are kept; the others pass by.
+    """
+
+    task_id: str | None = None
+    seq: int | None = None
+    event: Literal[
+        "queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired", "progress",
+        "chunk", "reset", "delayed", "live",
+    ]  # fmt: skip
+    status: str | None = None
+    timestamp: datetime
+    attempt: int | None = None
+    worker_id: str | None = None
+    version: str | None = None
+    reason: str | None = None
+    available_at: datetime | None = None
+    error: TaskError | None = None
+    progress: float | None = None
+    text: str | None = None
+    artifact: ArtifactAnswer | None = None
+    result: ResultAnswer | None = None
+    task: TaskAnswer | None = None
+
+
+class EventPage(_Wire):
+    """Events of a task after a number. `ended`: there will be no more, unless the task is retried."""
+
+    events: list[EventAnswer]
+    last_seq: int
+    ended: bool
+    live: bool = Field(description="False: Redis is away, events come late and progress not at all.")
+
+
 class FieldProblem(_Wire):
     """One broken rule."""
 

@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     gateway_replicas: int = _env("FLIK_GATEWAY_REPLICAS", default=1, ge=1, le=64)
     gateway_connections: int = _env("FLIK_GATEWAY_DB_CONNECTIONS", default=4, ge=1, le=100)
     idempotency_ttl_s: int = _env("FLIK_IDEMPOTENCY_TTL_S", default=86_400, ge=1, le=365 * 86_400)
+    followers: int = _env("FLIK_FOLLOWERS", default=10_000, ge=1, le=1_000_000)  # of one gateway replica
+    followers_per_key: int = _env("FLIK_FOLLOWERS_PER_KEY", default=1_000, ge=1, le=1_000_000)
     haproxy: bool = _env("FLIK_HAPROXY", default=True)  # Ray Serve's HAProxy mode
     throughput: bool = _env("FLIK_THROUGHPUT", default=True)  # Ray Serve's throughput mode
     rate_limit_requests_per_sec: int = _env("RATE_LIMIT_REQUESTS_PER_SEC", default=300, ge=1)

@@ -114,6 +114,54 @@ class Health:
         return self.status == "UP"
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to a task. `kind` is the server's word; `seq` None: it passes by and is not kept.
+
+    `status` is the task's after it. `artifacts` are there in `artifact` and `completed`, `text` in `chunk` and
+    `completed`.
+    """
+
+    kind: str
+    task_id: str = ""
+    seq: int | None = None
+    status: str | None = None
+    at: datetime | None = None
+    attempt: int | None = None
+    progress: float | None = None
+    text: str | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    error: TaskFailure | None = None
+    available_at: datetime | None = None
+    raw: Raw = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task has ended with it."""
+        return self.status in TERMINAL and self.kind not in ("reset", "delayed", "live")
+
+
+def read_event(raw: Any) -> Event:
+    """Read one event."""
+    document = _object(raw)
+    result = _child(document, "result")
+    artifact = _child(document, "artifact")
+    return Event(
+        kind=_needed(document, "event"),
+        task_id=_text(document, "taskId") or "",
+        seq=_integer(document, "seq"),
+        status=_text(document, "status"),
+        at=_time(document, "timestamp"),
+        attempt=_integer(document, "attempt"),
+        progress=_fraction(document, "progress"),
+        text=_text(document, "text") or _text(result, "text"),
+        artifacts=_read_artifacts([artifact] if artifact else result.get("artifacts")),
+        error=_read_failure(_child(document, "error")),
+        available_at=_time(document, "availableAt"),
+        raw=document,
+    )
+
+
 def read_submitted(raw: Any) -> Submitted:
     """Read the answer to a submit."""
     document = _object(raw)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -18,6 +18,7 @@ from flik.client.access import Access, resolve
 from flik.client.answers import (
     TASK_ID,
     Artifact,
+    Event,
     Health,
     Page,
     Submitted,
@@ -29,6 +30,7 @@ from flik.client.answers import (
 )
 from flik.client.downloads import download
 from flik.client.failures import FlikApiError, FlikUnreachable, UnreadableAnswer, WaitTimedOut
+from flik.client.following import follow
 from flik.client.transport import Answer, Sleep, Transport, field_errors
 
 MAX_BATCH = 1000
@@ -36,8 +38,10 @@ MAX_PAGE = 100
 FIRST_LOOK_S = 0.1
 LONGEST_LOOK_S = 1.0
 LONGEST_ASKED_S = 30.0
+LONGEST_HELD_S = 20  # below the timeout of a try
 MAX_OUTAGES_IN_A_ROW = 10  # each is several tries: about 25 s without a gateway
 
+_NO_EVENTS = frozenset({404, 405, 406, 429, 501})
 T = TypeVar("T")
 
 
@@ -154,9 +158,10 @@ class FlikClient:
     ) -> Task:
         """Return the task once it has ended, whatever its end.
 
-        Looks after 0.1 s, then ever more seldom up to once a second, or as the gateway asks.
-        `on_change` is called with the first look and with each that differs from the one
-        before. A gateway that goes away meanwhile is waited for, about half a minute.
+        The gateway is asked to answer when it has (`Prefer: wait`), or with `on_change`, followed by its
+        events; one that can neither is looked at after 0.1 s, then ever more seldom up to once a
+        second, or as it asks. `on_change` is called with the first look and with each that differs from the
+        one before. A gateway that goes away meanwhile is waited for, about half a minute.
 
         Raises:
             WaitTimedOut: after `timeout_s`; the task goes on.
@@ -164,9 +169,18 @@ class FlikClient:
         seen = _Seen(on_change)
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._wait(task_id, seen)
+                watched = None if on_change is None else await self._watch(task_id, seen)
+                return watched or await self._wait(task_id, seen)
         except TimeoutError:
             raise WaitTimedOut(task_id, timeout_s or 0.0, seen.task.status if seen.task else None) from None
+
+    def events(self, task_id: str, since: int = 0) -> AsyncIterator[Event]:
+        """Yield what happens to the task, after the event number `since`, as it happens, up to its end.
+
+        A connection that breaks is made again where it broke, so no numbered event is missing or comes twice; a
+        gateway that goes away meanwhile is waited for, about half a minute.
+        """
+        return follow(self._transport, self.access.base_url, _checked(task_id), since, self._sleep)
 
     async def cancel(self, task_id: str) -> Task:
         """Cancel the task; a finished one is refused with 409."""
@@ -210,13 +224,34 @@ class FlikClient:
         """Return what the gateway says of itself; being DOWN is an answer, not an error."""
         return self._as(read_health, await self._transport.call("GET", "/health", also_good=(503,)))
 
+    async def _watch(self, task_id: str, seen: _Seen) -> Task | None:
+        """Follow the task's events to its end; None when the gateway has none to offer."""
+        task, _ = await self._look(task_id)
+        seen.update(task)
+        if task.is_terminal:
+            return task
+        try:
+            async for event in self.events(task_id):
+                if event.kind == "progress":
+                    raw = {**task.raw, "progress": event.progress}
+                    seen.update(replace(task, progress=event.progress, raw=raw))
+                elif (event.status, event.attempt or task.attempt) != (task.status, task.attempt):
+                    task, _ = await self._look(task_id)
+                    seen.update(task)
+                if task.is_terminal:
+                    return task
+        except FlikApiError as error:
+            if error.status not in _NO_EVENTS:
+                raise
+        return None
+
     async def _wait(self, task_id: str, seen: _Seen) -> Task:
         outages = 0
         delay_s = FIRST_LOOK_S
         while True:
             asked_s = None
             try:
-                task, asked_s = await self._look(task_id)
+                task, asked_s = await self._look(task_id, wait_s=LONGEST_HELD_S)
             except (FlikUnreachable, FlikApiError) as error:
                 outages += 1
                 if seen.task is None or outages > MAX_OUTAGES_IN_A_ROW or not _passes(error):
@@ -229,8 +264,8 @@ class FlikClient:
             await self._sleep(max(delay_s, min(asked_s or 0.0, LONGEST_ASKED_S)))
             delay_s = min(LONGEST_LOOK_S, delay_s * 1.5)
 
-    async def _look(self, task_id: str) -> tuple[Task, float | None]:
-        answer = await self._transport.call("GET", f"/api/v1/tasks/{_checked(task_id)}")
+    async def _look(self, task_id: str, wait_s: int = 0) -> tuple[Task, float | None]:
+        answer = await self._transport.call("GET", f"/api/v1/tasks/{_checked(task_id)}", wait_s=wait_s)
         return self._as(read_task, answer), answer.retry_after_s
 
     async def _act(self, path: str) -> Task:

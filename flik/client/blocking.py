@@ -85,6 +85,7 @@ class SyncFlikClient:
     list = _BlockingItems(FlikClient.list)
     dead_letters = _BlockingItems(FlikClient.dead_letters)
     wait = _Blocking(FlikClient.wait)
+    events = _BlockingItems(FlikClient.events)
     cancel = _Blocking(FlikClient.cancel)
     retry = _Blocking(FlikClient.retry)
     replay = _Blocking(FlikClient.replay)

@@ -29,6 +29,7 @@ from flik.errors import FieldError
 
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 CONNECT_TIMEOUT_S = 5.0
+SILENCE_S = 40.0  # a stream of events has something to say every 15 s
 _LOOPBACK = ("all://127.0.0.1", "all://localhost", "all://[::1]")
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -83,17 +84,21 @@ class Transport:
         body: Any = None,
         also_good: Collection[int] = (),
         once: bool = False,
+        wait_s: int = 0,
     ) -> Answer:
         """Call the gateway and return its answer, which is 2xx or one of `also_good`.
 
         `once`: the call goes with an idempotency key of its own, the same for every try, so that
-        whatever becomes of a try, the next one does nothing twice.
+        whatever becomes of a try, the next one does nothing twice. `wait_s`: the gateway may take so long to
+        answer, if the task has ended then.
 
         Raises:
             FlikApiError, FlikUnreachable, UnreadableAnswer: after the last try.
             ValueError: the body is not JSON.
         """
         request = self._request(method, path, params, body)
+        if wait_s:
+            request.headers["Prefer"] = f"wait={wait_s}"
         if once:
             request.headers["Idempotency-Key"] = f'"{uuid4()}"'
         tries_made = 0
@@ -124,6 +129,28 @@ class Transport:
                 yield response.aiter_bytes()
         except (httpx.HTTPError, httpx.InvalidURL, _TooLarge) as error:
             raise FlikUnreachable(_origin(full_url), _reason(error)) from None
+
+    @asynccontextmanager
+    async def events(self, path: str, since: int) -> AsyncIterator[AsyncIterator[bytes] | None]:
+        """Open a stream of events after the number `since`, and hand out its bytes; None when it has ended.
+
+        Raises:
+            FlikApiError, FlikUnreachable: also while the bytes come.
+        """
+        request = self._request("GET", path, None, None)
+        request.headers["Accept"] = "text/event-stream"
+        request.headers["Last-Event-ID"] = str(since)
+        request.extensions["timeout"] = {**request.extensions["timeout"], "read": SILENCE_S}
+        try:
+            response = await self._http.send(request, stream=True)
+            try:
+                if response.status_code not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
+                    raise _refusal(response, _document(await _read(response)), self._access.base_url)
+                yield response.aiter_bytes() if response.status_code == HTTPStatus.OK else None
+            finally:
+                await response.aclose()
+        except (httpx.HTTPError, _TooLarge) as error:
+            raise FlikUnreachable(self._access.base_url, _reason(error)) from None
 
     def _request(self, method: str, path: str, params: Mapping[str, Any] | None, body: Any) -> httpx.Request:
         headers = {"Authorization": f"Bearer {self._access.api_key}", "Accept": "application/json"}

@@ -23,15 +23,19 @@ from flik.gateway.app import create_app
 from flik.gateway.issuer import IssuerConfig
 from flik.gateway.key_set import open_issuer
 from flik.gateway.parts import Parts
+from flik.live.feed import FeedReader
 from flik.live.results import LiveResults
 from flik.pipeline.admit import Admission
 from flik.pipeline.allowances import Allowances
 from flik.pipeline.collector import collect_seldom
 from flik.pipeline.directory import Directory
+from flik.pipeline.follow import Hub
+from flik.pipeline.followers import Followers
 from flik.pipeline.levels import QueueLevels
 from flik.pipeline.submit import Announcer, GroupCommit
 from flik.storage.audit import AuditLog
 from flik.storage.database import Database
+from flik.storage.events import HistoryStore
 from flik.storage.idempotency import AnswerStore
 from flik.storage.keys import KeyStore
 from flik.storage.tasks import TaskStore
@@ -40,7 +44,7 @@ from flik.telemetry import Metrics, log_as_json
 
 APP_NAME = "flik"
 _METRICS = (
-    "flik_submit_*", "flik_breaker_*", "flik_rate_*", "flik_http_errors", "flik_result_reads",
+    "flik_submit_*", "flik_breaker_*", "flik_rate_*", "flik_followers", "flik_http_errors", "flik_result_reads",
 )  # fmt: skip
 
 
@@ -63,6 +67,8 @@ class GatewayConfig:
     replicas: int
     limits: Limits
     queue_bounds: tuple[int, ...]
+    followers: int
+    followers_per_key: int
     is_open: bool = False
     issuer: IssuerConfig | None = None
     cors_origins: tuple[str, ...] = ()
@@ -86,7 +92,10 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     directory = Directory(keys, tenants, config.limits)
     allowances = Allowances(RemoteLimiter().lend, measured=measured).open()
     levels = QueueLevels(queue.load)
-    asking = asyncio.create_task(levels.run(), name="levels")
+    hub = Hub(HistoryStore(database), hot)
+    measured["flik_followers"].set_function(lambda: hub.followers)
+    feed = FeedReader(config.redis_url, hub.hear, hub.note_live)
+    loops = [asyncio.create_task(each.run(), name=type(each).__name__) for each in (levels, hub, feed)]
     try:
         async with open_issuer(config.issuer) as issuer:
             yield Parts(
@@ -95,10 +104,13 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
                 signing_key=config.signing_key, artifact_url_ttl_s=config.artifact_url_ttl_s, measured=measured,
                 by_tenant=by_tenant,
                 directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,
+                hub=hub, followers=Followers(config.followers, config.followers_per_key),
                 is_open=config.is_open, admission=Admission(allowances, levels, config.queue_bounds, by_tenant),
             )  # fmt: skip
     finally:
-        asking.cancel()
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
         await allowances.close()
         await directory.close()
         await hot.close()
@@ -125,7 +137,7 @@ def gateway_application(config: GatewayConfig) -> Application:
     deployment = serve.deployment(
         name="Gateway",
         num_replicas=config.replicas,
-        max_ongoing_requests=4_096,
+        max_ongoing_requests=config.followers + 4_096,
         ray_actor_options={"num_cpus": 0.1},
         health_check_period_s=2,
         health_check_timeout_s=10,

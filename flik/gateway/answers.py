@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from flik.artifacts import link
+from flik.domain.event import STATUS_AFTER, Event, Kind
 from flik.domain.task import Status, StoredArtifact, TaskView
 
 
@@ -68,6 +69,33 @@ class Answers:
             answer["error"] = {"code": view.error_code, "message": view.error_message or ""}
         if view.status == Status.COMPLETED:
             answer["result"] = self.result(view)
+        return answer
+
+    def event(self, event: Event) -> dict[str, Any]:
+        """Return one event; what does not apply is left out."""
+        answer: dict[str, Any] = {"taskId": event.task_id} if event.task_id else {}
+        if event.seq:
+            answer["seq"] = event.seq
+        answer["event"] = event.kind
+        status = event.task.status if event.task else STATUS_AFTER.get(Kind(event.kind))
+        if status is not None:
+            answer["status"] = status
+        answer["timestamp"] = iso(event.at)
+        extras = {
+            "attempt": event.attempt, "workerId": event.worker_id, "version": event.version, "reason": event.reason,
+            "progress": event.progress, "text": event.text,
+        }  # fmt: skip
+        answer |= {name: value for name, value in extras.items() if value is not None}
+        if event.available_at is not None:
+            answer["availableAt"] = iso(event.available_at)
+        if event.error_code is not None:
+            answer["error"] = {"code": event.error_code, "message": event.error_message or ""}
+        if event.artifact is not None:
+            answer["artifact"] = self._artifact(event.artifact)
+        if event.task is not None:
+            answer |= (
+                {"task": self.task(event.task)} if event.kind == Kind.RESET else {"result": self.result(event.task)}
+            )
         return answer
 
     def result(self, view: TaskView) -> dict[str, Any]:

@@ -16,7 +16,19 @@ from starlette.websockets import WebSocketClose
 from flik import __version__
 from flik.artifacts.link import PATH_PREFIX
 from flik.errors import FlikError
-from flik.gateway import artifacts, audit, dead_letters, family_tasks, keys, problems, service, submit, tasks, tenants
+from flik.gateway import (
+    artifacts,
+    audit,
+    dead_letters,
+    events,
+    family_tasks,
+    keys,
+    problems,
+    service,
+    submit,
+    tasks,
+    tenants,
+)
 from flik.gateway.description import Described, operation_id
 from flik.gateway.headers import REQUEST_ID, Cors, StandardHeaders, read_request_id
 from flik.gateway.parts import Parts
@@ -62,7 +74,7 @@ def create_app(
     app.add_exception_handler(FlikError, problems.on_flik_error)
     app.add_exception_handler(HTTPException, problems.on_framework_error)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)
-    for module in (service, submit, tasks, dead_letters, keys, tenants, audit, artifacts, family_tasks):
+    for module in (service, submit, tasks, events, dead_letters, keys, tenants, audit, artifacts, family_tasks):
         app.include_router(module.router)
     return app
 
@@ -129,7 +141,7 @@ class HeadAsGet:
         async def send_head(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        await self._app({**scope, "method": "GET"}, receive, send_head)
+        await self._app({**scope, "method": "GET", "flik_head": True}, receive, send_head)
 
 
 async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

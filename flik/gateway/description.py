@@ -50,6 +50,7 @@ _SAID = (
     errors.QueueFull("the queue of priority 2", 12.0),
     errors.PriorityNotAllowed(0, 1),
     errors.PayloadTooLarge(262_145, 262_144),
+    errors.TooManyFollowers("this credential", 1_000),
     errors.Unavailable("postgresql", 1.0),
 )
 """What the examples of problems say; one that is not here says its title."""

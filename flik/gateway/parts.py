@@ -12,6 +12,8 @@ from flik.gateway.issuer import Issuer
 from flik.live.results import LiveResults
 from flik.pipeline.admit import Admission
 from flik.pipeline.directory import Directory
+from flik.pipeline.follow import Hub
+from flik.pipeline.followers import Followers
 from flik.pipeline.ports import QueueForGateway
 from flik.pipeline.submit import GroupCommit
 from flik.storage.audit import AuditLog
@@ -44,6 +46,8 @@ class Parts:
     tenants: TenantStore
     keys: KeyStore
     audit: AuditLog
+    hub: Hub
+    followers: Followers
     issuer: Issuer | None = None  # None: API keys only
     is_open: bool = False  # every bearer token may do everything
 

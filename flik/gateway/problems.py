@@ -69,7 +69,7 @@ TABLE: Mapping[type[errors.FlikError], Row] = {
     errors.IdempotencyKeyInvalid: Row(400, "The idempotency key cannot be read"),
     errors.IdempotencyKeyReused: Row(422, "The idempotency key was used for another request"),
     errors.IdempotencyInFlight: Row(409, "The first request with this key is in flight", retryable=True),
-    errors.NotBuilt: Row(501, "Not offered yet"),
+    errors.TooManyFollowers: Row(429, "Too many connections follow tasks", retryable=True),
     errors.Unavailable: Row(503, "A dependency is not available", retryable=True),
     errors.QueueFull: Row(503, "Too much waits", retryable=True),
 }
@@ -125,7 +125,6 @@ _GENERIC: Mapping[int, type[errors.FlikError]] = {
     413: errors.BodyTooLarge,
     415: errors.UnsupportedMediaType,
     422: errors.InvalidRequest,
-    501: errors.NotBuilt,
     503: errors.Unavailable,
 }
 """What a route means that names a status alone."""

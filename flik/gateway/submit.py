@@ -25,11 +25,12 @@ from flik.domain import trace
 from flik.domain.identity import Caller, Scope, Tenant
 from flik.domain.task import NewTask
 from flik.errors import FieldError, FlikError, InvalidRequest, RequestError
-from flik.gateway import answers, filters, headers, idempotency, problems
+from flik.gateway import answers, filters, headers, idempotency, prefer, problems
 from flik.gateway.body import escape, read_json, read_model
 from flik.gateway.identity import authenticate, tenant_of
 from flik.gateway.parts import Parts, base_url, parts_of
 from flik.gateway.responses import json_body, json_response
+from flik.gateway.tasks import answers_for
 from flik.pipeline.admit import Verdict
 
 MAX_PAYLOAD_BYTES = 256 * 1024
@@ -43,8 +44,8 @@ router = APIRouter(prefix="/api/v1", tags=["tasks"])
     "/tasks",
     status_code=202,
     response_model=schemas.Submitted,
-    responses=PROBLEMS,
-    openapi_extra={**json_body(schemas.TaskRequest), "parameters": [idempotency.PARAMETER]},
+    responses={200: {"model": schemas.TaskAnswer, "description": "It has ended, with `Prefer: wait`."}, **PROBLEMS},
+    openapi_extra={**json_body(schemas.TaskRequest), "parameters": [idempotency.PARAMETER, prefer.PARAMETER]},
 )
 async def submit_task(request: Request) -> Response:
     """Store one task; when this answers 202 it is on disk and will reach an end."""
@@ -52,7 +53,20 @@ async def submit_task(request: Request) -> Response:
     caller = await authenticate(request, Scope.SUBMIT)
     stored = await submit(request, caller, await read_json(request), partial(_accepted, request))
     parts_of(request).measured["flik_submit_seconds"].observe(time.monotonic() - started)
-    return stored
+    waited_s = prefer.wait_s(request)
+    return await _when_ended(request, caller, stored, waited_s) if waited_s else stored
+
+
+async def _when_ended(request: Request, caller: Caller, stored: Response, within_s: int) -> Response:
+    """Return the whole task when it ends within the time, else what was answered to the submit."""
+    answer = stored
+    submitted = orjson.loads(stored.body)
+    if caller.may(Scope.READ) and await prefer.has_ended(request, caller, submitted["taskId"], within_s):
+        view = await parts_of(request).tasks.get(submitted["taskId"])
+        if view is not None:
+            answer = json_response(answers_for(request).task(view), 200, {"Location": submitted["statusUrl"]})
+    prefer.note_applied(answer, within_s)
+    return answer
 
 
 def _accepted(request: Request, task: NewTask) -> Response:

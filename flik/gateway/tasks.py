@@ -11,8 +11,8 @@ from starlette.responses import Response
 from flik import schemas
 from flik.domain.identity import Caller, Scope
 from flik.domain.task import TERMINAL, Status, TaskFilter, TaskView
-from flik.errors import FieldError, InvalidRequest, NotBuilt, StateConflict, TaskNotFound
-from flik.gateway import answers, cursor, filters, paths, problems
+from flik.errors import FieldError, InvalidRequest, StateConflict, TaskNotFound
+from flik.gateway import answers, cursor, filters, paths, prefer, problems
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import base_url, parts_of
 from flik.gateway.paths import Uuid
@@ -62,13 +62,26 @@ def read_task_id(raw: str) -> str:
     return raw.lower()
 
 
-@router.get("/tasks/{task_id}", response_model=schemas.TaskAnswer, responses=_OF_ONE)
+@router.get(
+    "/tasks/{task_id}",
+    response_model=schemas.TaskAnswer,
+    responses=_OF_ONE,
+    openapi_extra={"parameters": [prefer.PARAMETER]},
+)
 async def get_task(request: Request, task_id: Uuid) -> Response:
     """Return one task, with its result when it is completed."""
     caller = await authenticate(request, Scope.READ)
     view = await find_task(request, caller, read_task_id(task_id))
-    headers = {} if view.status in TERMINAL else {"Retry-After": str(POLL_AFTER_S)}
-    return json_response(answers_for(request).task(view), headers=headers)
+    waited_s = prefer.wait_s(request)
+    if waited_s and view.status not in TERMINAL:
+        await prefer.has_ended(request, caller, view.task_id, waited_s)
+        view = await find_task(request, caller, view.task_id)
+    answer = json_response(answers_for(request).task(view))
+    if view.status not in TERMINAL:
+        answer.headers["Retry-After"] = str(POLL_AFTER_S)
+    if waited_s:
+        prefer.note_applied(answer, waited_s)
+    return answer
 
 
 @router.get("/tasks/{task_id}/result", response_model=schemas.ResultAnswer, responses=MOVE_PROBLEMS)
@@ -79,14 +92,6 @@ async def get_result(request: Request, task_id: Uuid) -> Response:
     if view.status != Status.COMPLETED:
         raise StateConflict(view.task_id, view.status, "read for its result")
     return json_response(answers_for(request).result(view))
-
-
-@router.get("/tasks/{task_id}/events", include_in_schema=False)
-async def get_events(request: Request, task_id: Uuid) -> Response:
-    """Say that live events are still to come."""
-    caller = await authenticate(request, Scope.READ)
-    view = await find_task(request, caller, read_task_id(task_id))
-    raise NotBuilt(f"live events; poll /api/v1/tasks/{view.task_id} instead")
 
 
 async def find_task(request: Request, caller: Caller, task_id: str) -> TaskView:

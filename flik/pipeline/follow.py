@@ -233,6 +233,11 @@ class Following:
         return self._position.ended and not self._ready
 
     @property
+    def live(self) -> bool:
+        """Whether it hears of things as they happen; if not, up to `LOOK_AWAY_S` later."""
+        return self._hub.live
+
+    @property
     def seq(self) -> int:
         """The number of the last event that was read."""
         return self._position.seq
@@ -249,6 +254,28 @@ class Following:
                 return None
             await self._take()
         return self._ready.popleft()
+
+    async def gather(self, within_s: float) -> list[Event]:
+        """Return the durable events there are now, or when there are none, the first that come within the time."""
+        events: list[Event] = []
+        until = asyncio.get_running_loop().time() + within_s
+        while not events and not self.ended:
+            event = await self.next(until - asyncio.get_running_loop().time())
+            if event is None:
+                break
+            while event is not None:
+                if event.is_durable or event.kind == Kind.RESET:
+                    events.append(event)
+                event = self.next_now()
+        return events
+
+    async def until_ended(self, within_s: float) -> bool:
+        """Return when the task has ended; False when it has not within the time."""
+        until = asyncio.get_running_loop().time() + within_s
+        while not self.ended:
+            if await self.next(until - asyncio.get_running_loop().time()) is None:
+                return False
+        return True
 
     def next_now(self) -> Event | None:
         """Return the next event if it is there already."""

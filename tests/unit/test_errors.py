@@ -45,7 +45,9 @@ EXAMPLES: dict[FlikError, str] = {
     errors.IdempotencyInFlight(
         "k", 2.0
     ): 'the first request with the idempotency key "k" has no answer yet; send this one again',
-    errors.NotBuilt("live events"): "this version does not offer live events",
+    errors.TooManyFollowers("this credential", 1_000): (
+        "this credential follows tasks with 1,000 connections, which is the most; close some, or poll"
+    ),
     errors.Unavailable("postgresql"): "postgresql is not available; try again in 1 s",
     errors.Unavailable("queue", 2.5): "queue is not available; try again in 2.5 s",
     errors.ProviderError("overloaded", "try later", True): "overloaded: try later",

@@ -13,6 +13,7 @@ from memory_answers import MemoryAnswers
 from memory_identity import MemoryAudit, MemoryIdentity, MemoryKeys, MemoryTenants
 
 from flik.artifacts.store import open_store
+from flik.domain.event import History
 from flik.domain.identity import Limits
 from flik.domain.pressure import Load
 from flik.domain.rate import Admitted, Decision
@@ -23,6 +24,8 @@ from flik.gateway.issuer import Issuer
 from flik.gateway.parts import Parts
 from flik.pipeline.admit import Admission
 from flik.pipeline.directory import Directory
+from flik.pipeline.follow import Hub
+from flik.pipeline.followers import Followers
 from flik.pipeline.levels import QueueLevels
 from flik.pipeline.ports import Moved
 from flik.pipeline.submit import Announcer, GroupCommit
@@ -42,6 +45,7 @@ class Tasks:
     asked: list[TaskFilter] = field(default_factory=list)
     away: bool = False
     fault: Exception | None = None
+    histories: dict[str, History] = field(default_factory=dict)
 
     async def insert(self, tasks: Sequence[NewTask]) -> None:
         await self.ping()
@@ -57,6 +61,16 @@ class Tasks:
         self.asked.append(wanted)
         newest_first = sorted(self.rows.values(), key=lambda row: row.task_id, reverse=True)
         return [row for row in newest_first if not wanted.before_id or row.task_id < wanted.before_id][: wanted.limit]
+
+    async def read(self, task_id: str) -> History | None:
+        row = await self.get(task_id)
+        if row is None:
+            return None
+        given = History(row, 1)
+        return self.histories.get(task_id, given)._replace(task=row)
+
+    async def positions(self, task_ids: Sequence[str]) -> dict[str, int]:
+        return {task_id: self.histories[task_id].seq for task_id in task_ids if task_id in self.histories}
 
     async def ping(self) -> None:
         if self.fault is not None:
@@ -163,6 +177,7 @@ class Fakes:
     identity: MemoryIdentity
     rate: Rate
     levels: QueueLevels
+    hub: Hub
 
 
 def build(
@@ -180,6 +195,8 @@ def build(
     queue, rate = Queue(tasks), Rate()
     levels = QueueLevels(queue.load)
     by_tenant = Metrics("flik_tasks_refused")
+    hub = Hub(tasks, hot)
+    hub.note_live(True)
     parts = Parts(
         region="us-east",
         regions=frozenset({"us-east"}),
@@ -198,6 +215,8 @@ def build(
         tenants=cast(Any, tenants),
         keys=cast(Any, keys),
         audit=cast(Any, MemoryAudit(identity)),
+        hub=hub,
+        followers=Followers(most=20, most_of_key=10),
         issuer=issuer,
         is_open=is_open,
     )
@@ -207,7 +226,7 @@ def build(
         yield parts
 
     app = create_app(open_parts, echo_request_id=echo_request_id, public_url=public_url, cors_origins=cors_origins)
-    return Fakes(tasks, kept, hot, queue, parts, app, identity, rate, levels)
+    return Fakes(tasks, kept, hot, queue, parts, app, identity, rate, levels, hub)
 
 
 def view(task: NewTask | None = None, **fields: Any) -> TaskView:

@@ -58,7 +58,7 @@ ROWS = {
     "GET /api/v1/tasks": Row(READ, f"/api/v1/tasks?tenantId={ACME}", 200, None, 200, says=NOTHING),
     "GET /api/v1/tasks/{task_id}": Row(READ, f"/api/v1/tasks/{DONE}", 200, **GONE),
     "GET /api/v1/tasks/{task_id}/result": Row(READ, f"/api/v1/tasks/{DONE}/result", 200, **GONE),
-    "GET /api/v1/tasks/{task_id}/events": Row(READ, f"/api/v1/tasks/{DONE}/events", 501, **GONE),
+    "GET /api/v1/tasks/{task_id}/events": Row(READ, f"/api/v1/tasks/{DONE}/events?since=0", 200, **GONE),
     "DELETE /api/v1/tasks/{task_id}": Row(SUBMIT, f"/api/v1/tasks/{WAITING}", 200, **GONE),
     "POST /api/v1/tasks/{task_id}/cancel": Row(SUBMIT, f"/api/v1/tasks/{WAITING}/cancel", 200, **GONE),
     "POST /api/v1/tasks/{task_id}/retry": Row(SUBMIT, f"/api/v1/tasks/{FAILED}/retry", 202, **GONE),

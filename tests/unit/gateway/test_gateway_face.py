@@ -217,6 +217,7 @@ async def test_description_names_every_route_and_its_problems(client: httpx.Asyn
         f"GET {one}": {"404", "422"},
         f"DELETE {one}": {"404", "409", "422"},
         f"GET {one}/result": {"404", "409", "422"},
+        f"GET {one}/events": {"404", "422", "429"},
         f"POST {one}/cancel": {"404", "409", "422"},
         f"POST {one}/retry": {"404", "409", "422"},
         "GET /api/v1/dead-letters": {"422"},

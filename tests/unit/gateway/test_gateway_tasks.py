@@ -280,9 +280,3 @@ async def test_only_a_failed_task_can_be_retried(
     fakes.tasks.rows[task_id(1)] = view(status=status)
     assert (await client.post(path.format(task_id(1)))).status_code == answered
     assert (await client.post(path.format(task_id(2)))).status_code == 404
-
-
-async def test_live_events_are_said_to_be_missing(fakes: Fakes, client: httpx.AsyncClient) -> None:
-    fakes.tasks.rows[task_id(1)] = view()
-    answer = await client.get(f"/api/v1/tasks/{task_id(1)}/events")
-    assert (answer.status_code, answer.json()["code"]) == (501, "not_implemented")
