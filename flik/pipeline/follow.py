@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from typing import Protocol, Self
 
 from flik.domain.event import Event, History, Kind, Notice, completion, log_of
-from flik.domain.follow import Position, Verdict
+from flik.domain.position import Position, Verdict
 from flik.domain.task import Status, TaskView
 from flik.errors import TaskNotFound, Unavailable
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flik.domain.event import DURABLE, ENDS, STATUS_AFTER, Event, Kind
-from flik.domain.follow import Position, Verdict
+from flik.domain.position import Position, Verdict
 
 LOG = [
     Event("t", 1, Kind.QUEUED, 0.0),
