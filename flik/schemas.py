@@ -10,14 +10,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
+
+from flik.domain.identity import MAX_TENANT_ID_CHARS, TENANT_ID
 
 MAX_BATCH = 1_000
 MAX_PAGE = 100
 MAX_REPLAY = 10_000
-TENANT_ID = r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$"
-TenantId = Annotated[str, Field(min_length=1, max_length=128, pattern=TENANT_ID)]
+TenantId = Annotated[str, Field(min_length=1, max_length=MAX_TENANT_ID_CHARS, pattern=TENANT_ID)]
+TENANT_ID_SCHEMA: dict[str, Any] = TypeAdapter(TenantId).json_schema()
 TaskTypeName = Annotated[str, Field(max_length=32, description="TEXT, IMAGE or VIDEO; the catalog lists them.")]
 Region = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 

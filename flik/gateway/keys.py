@@ -19,7 +19,7 @@ from flik.domain import key as api_keys
 from flik.domain.identity import Scope
 from flik.domain.key import ApiKey, Kind
 from flik.errors import FieldError, InvalidRequest, KeyNotFound
-from flik.gateway import cursor, filters, paths, problems
+from flik.gateway import cursor, filters, pages, paths, problems
 from flik.gateway.answers import iso
 from flik.gateway.body import read_json, read_model
 from flik.gateway.identity import authenticate
@@ -63,12 +63,13 @@ async def list_keys(request: Request) -> Response:
     """List keys, revoked ones too, newest first."""
     await authenticate(request, Scope.ADMIN)
     wanted = filters.read_filter(request.query_params, _FILTERS)
-    found = await parts_of(request).keys.list(
-        tenant_id=wanted.tenant_id, before_id=wanted.before_id, limit=wanted.limit + 1
+    find = parts_of(request).keys.list
+    return await pages.answer(
+        lambda limit: find(tenant_id=wanted.tenant_id, before_id=wanted.before_id, limit=limit),
+        wanted.limit,
+        _answer,
+        lambda key: cursor.encode(key.key_id),
     )
-    items = found[: wanted.limit]
-    following = cursor.encode(items[-1].key_id) if len(found) > wanted.limit else None
-    return json_response({"items": [_answer(key) for key in items], "nextCursor": following})
 
 
 @router.delete(

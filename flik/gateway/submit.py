@@ -33,7 +33,6 @@ from flik.gateway.responses import json_body, json_response
 from flik.pipeline.admit import Verdict
 
 MAX_PAYLOAD_BYTES = 256 * 1024
-POLL_AFTER_S = 1
 PROBLEMS = problems.responses(*problems.SUBMITTING)
 Item = NewTask | FlikError
 router = APIRouter(prefix="/api/v1", tags=["tasks"])
@@ -57,7 +56,7 @@ async def submit_task(request: Request) -> Response:
 
 def _accepted(request: Request, task: NewTask) -> Response:
     answer = answers.submitted(task.task_id, task.created_at, base_url(request))
-    return json_response(answer, 202, {"Location": answer["statusUrl"], "Retry-After": str(POLL_AFTER_S)})
+    return json_response(answer, 202, {"Location": answer["statusUrl"], **answers.LOOK_AGAIN})
 
 
 async def submit(request: Request, caller: Caller, document: Any, answer_to: Callable[[NewTask], Response]) -> Response:

@@ -12,14 +12,13 @@ from flik import schemas
 from flik.domain.identity import Caller, Scope
 from flik.domain.task import TERMINAL, Status, TaskFilter, TaskView
 from flik.errors import FieldError, InvalidRequest, NotBuilt, StateConflict, TaskNotFound
-from flik.gateway import answers, cursor, filters, paths, problems
+from flik.gateway import answers, cursor, filters, pages, paths, problems
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import base_url, parts_of
 from flik.gateway.paths import Uuid
 from flik.gateway.responses import json_response
 from flik.pipeline.ports import Moved
 
-POLL_AFTER_S = 1
 MOVE_PROBLEMS = problems.responses(401, 404, 409, 422, 503)
 _OF_ONE = problems.responses(401, 404, 422, 503)
 router = APIRouter(prefix="/api/v1", tags=["tasks"])
@@ -44,11 +43,13 @@ async def page(request: Request, wanted: TaskFilter | None) -> Response:
     """Answer one page of tasks; an empty one for None."""
     if wanted is None:
         return json_response({"items": [], "nextCursor": None})
-    found = await parts_of(request).tasks.find(replace(wanted, limit=wanted.limit + 1))
-    items = found[: wanted.limit]
-    following = cursor.encode(items[-1].task_id) if len(found) > wanted.limit else None
-    build = answers_for(request)
-    return json_response({"items": [build.task(view) for view in items], "nextCursor": following})
+    find = parts_of(request).tasks.find
+    return await pages.answer(
+        lambda limit: find(replace(wanted, limit=limit)),
+        wanted.limit,
+        answers_for(request).task,
+        lambda view: cursor.encode(view.task_id),
+    )
 
 
 def read_task_id(raw: str) -> str:
@@ -67,7 +68,7 @@ async def get_task(request: Request, task_id: Uuid) -> Response:
     """Return one task, with its result when it is completed."""
     caller = await authenticate(request, Scope.READ)
     view = await find_task(request, caller, read_task_id(task_id))
-    headers = {} if view.status in TERMINAL else {"Retry-After": str(POLL_AFTER_S)}
+    headers = {} if view.status in TERMINAL else answers.LOOK_AGAIN
     return json_response(answers_for(request).task(view), headers=headers)
 
 
