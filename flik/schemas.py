@@ -53,7 +53,7 @@ class _Request(_Wire):
 class TaskRequest(_Request):
     """A task to do."""
 
-    tenant_id: TenantId
+    tenant_id: TenantId | None = Field(default=None, description="Whose task it is; by default the key's tenant.")
     task_type: TaskTypeName
     priority: Whole = Field(default=1, ge=0, le=2, description="0 real-time, 1 interactive, 2 background.")
     payload: dict[str, Any] = Field(description="The input; its fields depend on the task type.")

@@ -81,11 +81,8 @@ router = APIRouter(prefix="/api/tasks", tags=["families"], route_class=_FamilyRo
 async def _generate(request: Request, task_type: str) -> Response:
     caller = await authenticate(request, Scope.SUBMIT)
     wanted = read_model(models.TaskSubmitRequest, await read_json(request))
-    tenant_id = wanted.tenant_id or caller.tenant_id
-    if tenant_id is None:
-        raise InvalidRequest((FieldError("/tenant_id", "is required, as the key belongs to no tenant"),))
     document = {
-        "tenantId": tenant_id,
+        "tenantId": wanted.tenant_id,
         "taskType": task_type,
         "priority": int(priority_of(wanted.priority)),
         "payload": wanted.parameters,

@@ -68,7 +68,7 @@ async def submit(request: Request, caller: Caller, document: Any, answer_to: Cal
         Unavailable: PostgreSQL or the limiter is away.
     """
     key = idempotency.key_of(request)
-    task = read_task(document, origin_of(request), parts_of(request))
+    task = read_task(document, caller, origin_of(request), parts_of(request))
     tenant = await tenant_of(request, caller, task.tenant_id)
     asked = idempotency.keyed_request(request, key, task.tenant_id, document)
     replay = await idempotency.replay_of(request, asked)
@@ -96,7 +96,7 @@ async def submit_batch(request: Request) -> Response:
     key = idempotency.key_of(request)
     document = await read_json(request)
     origin, parts = origin_of(request), parts_of(request)
-    items = [_read(task, f"/tasks/{index}", origin, parts) for index, task in enumerate(_batch_of(document))]
+    items = [_read(task, f"/tasks/{index}", caller, origin, parts) for index, task in enumerate(_batch_of(document))]
     readable = next((item for item in items if isinstance(item, NewTask)), None)
     tenants = await _tenants_of(request, caller, items)
     items = [_unless_refused(item, tenants) for item in items]
@@ -126,9 +126,9 @@ def _batch_of(document: Any) -> list[Any]:
     return tasks
 
 
-def _read(document: Any, pointer: str, origin: Origin, parts: Parts) -> Item:
+def _read(document: Any, pointer: str, caller: Caller, origin: Origin, parts: Parts) -> Item:
     try:
-        return read_task(document, origin, parts, pointer)
+        return read_task(document, caller, origin, parts, pointer)
     except RequestError as error:
         return error
 
@@ -201,8 +201,10 @@ def origin_of(request: Request) -> Origin:
     return Origin(problems.request_id_of(request)[:128], trace.read(request.headers.getlist("traceparent")))
 
 
-def read_task(document: Any, origin: Origin, parts: Parts, pointer: str = "") -> NewTask:
+def read_task(document: Any, caller: Caller, origin: Origin, parts: Parts, pointer: str = "") -> NewTask:
     """Return the task that a document asks for; `pointer` is where it stands in the body.
+
+    One that names no tenant is of the caller's.
 
     Raises:
         InvalidRequest: names every field that breaks a rule.
@@ -210,6 +212,9 @@ def read_task(document: Any, origin: Origin, parts: Parts, pointer: str = "") ->
     if not isinstance(document, dict):
         raise InvalidRequest((FieldError(pointer, "must be an object"),))
     wanted = read_model(schemas.TaskRequest, document, pointer)
+    tenant_id = wanted.tenant_id or caller.tenant_id
+    if tenant_id is None:
+        raise InvalidRequest((FieldError(f"{pointer}/tenantId", "is required, as the key belongs to no tenant"),))
     filters.require_known_type(wanted.task_type, pointer)
     payload = orjson.dumps(wanted.payload)
     if len(payload) > MAX_PAYLOAD_BYTES:
@@ -223,6 +228,6 @@ def read_task(document: Any, origin: Origin, parts: Parts, pointer: str = "") ->
     now = task_id.timestamp / 1000  # not another look at the clock: lists find a time by the ids of it
     deadline = None if wanted.start_deadline_s is None else now + wanted.start_deadline_s
     return NewTask(
-        str(task_id), wanted.tenant_id, wanted.task_type, wanted.priority, region, payload.decode(), now, deadline,
+        str(task_id), tenant_id, wanted.task_type, wanted.priority, region, payload.decode(), now, deadline,
         origin.request_id, origin.trace_id,
     )  # fmt: skip

@@ -318,6 +318,20 @@ async def test_replay_of_all_is_of_the_callers_own(
     assert [wanted.tenant_id for wanted in fakes.queue.replays] == [tenant]
 
 
+@pytest.mark.parametrize("left_out", [{}, {"tenantId": None}])
+async def test_task_that_names_no_tenant_is_of_the_keys(
+    fakes: Fakes, anybody: httpx.AsyncClient, left_out: dict[str, Any]
+) -> None:
+    asked = {name: value for name, value in body().items() if name != "tenantId"} | left_out
+    for key in (OWNER, STRANGER, OPERATOR):
+        headers = {"Authorization": f"Bearer {key}"}
+        assert (await anybody.post("/api/v1/tasks", json=asked, headers=headers)).status_code == 202
+        answer = await anybody.post("/api/v1/tasks:batch", json={"tasks": [asked]}, headers=headers)
+        assert [item["status"] for item in answer.json()["items"]] == [202]
+    assert [task.tenant_id for task in fakes.tasks.stored] == [ACME, ACME, OTHER, OTHER, OTHER, OTHER]
+    assert fakes.rate.spent == [(task.tenant_id, 1) for task in fakes.tasks.stored]
+
+
 async def test_result_in_redis_is_not_shown_to_strangers(fakes: Fakes, anybody: httpx.AsyncClient) -> None:
     fakes.hot.rows[DONE] = fakes.tasks.rows[DONE]
     name = "GET /api/v1/tasks/{task_id}"

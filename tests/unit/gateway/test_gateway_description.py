@@ -28,7 +28,7 @@ def test_a_task_is_of_one_type_with_its_own_payload(document: dict[str, Any]) ->
     for kind, row in zip(kinds, TASK_TYPES.values(), strict=True):
         assert kind["properties"]["payload"] == {"$ref": f"#/components/schemas/{row.payload.__name__}"}
         assert kind["additionalProperties"] is False
-        assert kind["required"] == ["tenantId", "taskType", "payload"]
+        assert kind["required"] == ["taskType", "payload"]
     assert schemas["VideoPayload"]["properties"]["fps"]["maximum"] == 60
 
 
