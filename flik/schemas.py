@@ -246,9 +246,10 @@ class BatchAnswer(_Wire):
 
 
 class Replayed(_Wire):
-    """How many dead letters are queued again."""
+    """How many dead letters are queued again, and whether more match that are not."""
 
     replayed: int
+    more: bool
 
 
 class ServiceStatus(_Wire):

@@ -17,7 +17,7 @@ from typing import Any
 
 from flik.actors import QUEUE, detached, packing
 from flik.domain.pressure import Load
-from flik.domain.task import TaskFilter, Worker
+from flik.domain.task import Worker
 from flik.live.results import LiveResults
 from flik.pipeline.collector import collect_seldom
 from flik.pipeline.housekeeping import Housekeeping
@@ -107,9 +107,9 @@ class QueueShell:
         """See `TaskQueue.retry`."""
         return await (await self._queue()).retry(task_id)
 
-    async def replay(self, wanted: TaskFilter) -> int:
+    async def replay(self, task_ids: Sequence[str]) -> int:
         """See `TaskQueue.replay`."""
-        return await (await self._queue()).replay(wanted)
+        return await (await self._queue()).replay(task_ids)
 
     async def load(self, tenants: Sequence[str]) -> Load:
         """See `TaskQueue.load`."""

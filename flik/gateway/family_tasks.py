@@ -277,8 +277,8 @@ async def cancel_one(request: Request, task_id: Uuid) -> Response:
     name="retry_family_task",
     status_code=202,
     response_model=models.TaskStatusResponse,
-    responses=_MOVE,
+    responses=problems.responses(*_SHARED, 404, StateConflict, *problems.READMITTING),
 )
 async def retry_one(request: Request, task_id: Uuid) -> Response:
-    """Queue a failed task for another round of attempts."""
+    """Queue a failed task for another round of attempts; it passes the door as one that is submitted."""
     return json_response(shown(request, await retry(request, task_id)), 202)

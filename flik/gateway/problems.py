@@ -135,6 +135,10 @@ SUBMITTING = (
     errors.TenantQueueFull, errors.QueueFull, errors.PriorityNotAllowed, errors.PayloadTooLarge,
 )  # fmt: skip
 """What every route that submits tasks can answer."""
+READMITTING = (
+    errors.TenantUnknown, errors.RateLimited, errors.TenantQueueFull, errors.QueueFull, errors.PriorityNotAllowed,
+)  # fmt: skip
+"""What the door says to tasks that are to be queued again."""
 PROBLEM_TYPE = "application/problem+json"
 _COME_BACK_S = 1.0  # where nothing better is known
 _COME_BACK = frozenset({429, 503})

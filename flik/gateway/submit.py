@@ -25,12 +25,11 @@ from flik.domain import trace
 from flik.domain.identity import Caller, Scope, Tenant
 from flik.domain.task import NewTask
 from flik.errors import FieldError, FlikError, InvalidRequest, RequestError
-from flik.gateway import answers, filters, headers, idempotency, problems
+from flik.gateway import answers, door, filters, idempotency, problems
 from flik.gateway.body import escape, read_json, read_model
 from flik.gateway.identity import authenticate, tenant_of
 from flik.gateway.parts import Parts, base_url, parts_of
 from flik.gateway.responses import json_body, json_response
-from flik.pipeline.admit import Verdict
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 PROBLEMS = problems.responses(*problems.SUBMITTING)
@@ -74,7 +73,7 @@ async def submit(request: Request, caller: Caller, document: Any, answer_to: Cal
     replay = await idempotency.replay_of(request, asked)
     if replay is not None:
         return replay
-    refused = (await _at_the_door(request, tenant, (task,))).refusals[0]
+    refused = (await door.admit(request, tenant, (task,))).refusals[0]
     if refused is not None:
         raise refused
     return await idempotency.store(request, (task,), asked, answer_to(task))
@@ -156,16 +155,9 @@ async def _admitted(request: Request, tenants: Mapping[str, Any], items: list[It
     for tenant_id, tenant in tenants.items():
         tasks = [item for item in items if isinstance(item, NewTask) and item.tenant_id == tenant_id]
         if tasks:
-            verdict = await _at_the_door(request, tenant, tasks)
+            verdict = await door.admit(request, tenant, tasks)
             said.update((task.task_id, refused) for task, refused in zip(tasks, verdict.refusals, strict=True))
     return [said[item.task_id] or item if isinstance(item, NewTask) else item for item in items]
-
-
-async def _at_the_door(request: Request, tenant: Tenant, tasks: Sequence[NewTask]) -> Verdict:
-    verdict = await parts_of(request).admission.admit(tenant.tenant_id, tenant.limits, tasks)
-    if verdict.quota is not None:
-        headers.note_quota(request.scope, verdict.quota)
-    return verdict
 
 
 def _raise_if_all_must_wait(items: Sequence[Item]) -> None:

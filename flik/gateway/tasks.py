@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from flik import schemas
 from flik.domain.identity import Caller, Scope
-from flik.domain.task import TERMINAL, Status, TaskFilter, TaskView
+from flik.domain.task import TERMINAL, DeadLetter, Status, TaskFilter, TaskView
 from flik.errors import FieldError, InvalidRequest, NotBuilt, StateConflict, TaskNotFound
-from flik.gateway import answers, cursor, filters, pages, paths, problems
+from flik.gateway import answers, cursor, door, filters, pages, paths, problems
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import base_url, parts_of
 from flik.gateway.paths import Uuid
@@ -20,6 +20,7 @@ from flik.gateway.responses import json_response
 from flik.pipeline.ports import Moved
 
 MOVE_PROBLEMS = problems.responses(401, 404, 409, 422, 503)
+RETRY_PROBLEMS = problems.responses(401, 404, 409, 422, 503, *problems.READMITTING)
 _OF_ONE = problems.responses(401, 404, 422, 503)
 router = APIRouter(prefix="/api/v1", tags=["tasks"])
 
@@ -130,9 +131,9 @@ async def cancel_task(request: Request, task_id: Uuid) -> Response:
     return json_response(answers_for(request).task(await cancel(request, task_id)))
 
 
-@router.post("/tasks/{task_id}/retry", status_code=202, response_model=schemas.TaskAnswer, responses=MOVE_PROBLEMS)
+@router.post("/tasks/{task_id}/retry", status_code=202, response_model=schemas.TaskAnswer, responses=RETRY_PROBLEMS)
 async def retry_task(request: Request, task_id: Uuid) -> Response:
-    """Queue a failed task for another round of attempts."""
+    """Queue a failed task for another round of attempts; it passes the door as one that is submitted."""
     return json_response(answers_for(request).task(await retry(request, task_id)), 202)
 
 
@@ -154,10 +155,16 @@ async def retry(request: Request, raw_id: str) -> TaskView:
     Raises:
         TaskNotFound: it is not there, or another tenant's.
         StateConflict: it has not failed.
-        Unavailable: the queue or PostgreSQL is away.
+        RequestError: the tenant's limits do not allow it.
+        QueueFull: no more work of its priority is taken now.
+        Unavailable: the queue, PostgreSQL or the limiter is away.
     """
-    task_id = await movable(request, raw_id)
-    return await _moved(request, task_id, await parts_of(request).queue.retry(task_id), "retried")
+    caller = await authenticate(request, Scope.SUBMIT)
+    view = await _own(request, caller, read_task_id(raw_id))
+    if view.status != Status.FAILED:
+        raise StateConflict(view.task_id, view.status, "retried")
+    await door.readmit(request, caller, DeadLetter(view.task_id, view.tenant_id, view.task_type, view.priority))
+    return await _moved(request, view.task_id, await parts_of(request).queue.retry(view.task_id), "retried")
 
 
 async def movable(request: Request, raw: str) -> str:
@@ -169,10 +176,15 @@ async def movable(request: Request, raw: str) -> str:
     caller = await authenticate(request, Scope.SUBMIT)
     task_id = read_task_id(raw)
     if not caller.is_operator:
-        view = await parts_of(request).tasks.get(task_id)
-        if view is None or not caller.sees(view.tenant_id):
-            raise TaskNotFound(task_id)
+        await _own(request, caller, task_id)
     return task_id
+
+
+async def _own(request: Request, caller: Caller, task_id: str) -> TaskView:
+    view = await parts_of(request).tasks.get(task_id)
+    if view is None or not caller.sees(view.tenant_id):
+        raise TaskNotFound(task_id)
+    return view
 
 
 async def _moved(request: Request, task_id: str, moved: Moved | None, action: str) -> TaskView:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from flik.domain.pressure import Load
-from flik.domain.task import Grant, Outcome, TaskFilter, Ticket, Worker
+from flik.domain.task import Grant, Outcome, Ticket, Worker
 
 
 class LeaseReply(NamedTuple):
@@ -54,8 +54,8 @@ class QueueForGateway(Protocol):
     async def retry(self, task_id: str) -> Moved | None:
         """Queue a failed task again; None when it is unknown."""
 
-    async def replay(self, wanted: TaskFilter) -> int:
-        """Queue failed tasks again; return how many."""
+    async def replay(self, task_ids: Sequence[str]) -> int:
+        """Queue those of the tasks that have failed again; return how many."""
 
     async def load(self, tenants: Sequence[str]) -> Load:
         """Return how full the queue is, and how many tasks of each of these tenants wait."""

@@ -21,13 +21,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from flik.domain import retry
 from flik.domain.lease import Lease, Leases
 from flik.domain.pressure import Load
-from flik.domain.task import Outcome, Status, TaskFilter, Ticket, Worker
+from flik.domain.task import Outcome, Ticket, Worker
 from flik.pipeline.ports import Beat, BeatReply, LeaseReply, Moved
 from flik.pipeline.queue.grant import Granting
 from flik.pipeline.queue.loops import until_available
@@ -117,13 +116,13 @@ class TaskQueue:
             self.waiting.offer([ticket])
         return Moved(before.value, ticket is not None)
 
-    async def replay(self, wanted: TaskFilter) -> int:
-        """Queue the failed tasks that match, the oldest first, up to `wanted.limit`; return how many.
+    async def replay(self, task_ids: Sequence[str]) -> int:
+        """Queue those of the tasks that have failed for another round of attempts; return how many.
 
         Raises:
             Unavailable: PostgreSQL is away; how many were queued is unknown.
         """
-        tickets = await self._store.replay(replace(wanted, status=Status.FAILED), self._round, self._now())
+        tickets = await self._store.replay(task_ids, self._round, self._now())
         self.waiting.offer(tickets)
         return len(tickets)
 

@@ -15,8 +15,8 @@ from memory_identity import MemoryAudit, MemoryIdentity, MemoryKeys, MemoryTenan
 from flik.artifacts.store import open_store
 from flik.domain.identity import Limits
 from flik.domain.pressure import Load
-from flik.domain.rate import Admitted, Decision
-from flik.domain.task import TERMINAL, NewTask, Status, TaskFilter, TaskView, Ticket
+from flik.domain.rate import Admitted, Decision, Limited
+from flik.domain.task import TERMINAL, DeadLetter, NewTask, Status, TaskFilter, TaskView, Ticket
 from flik.errors import Unavailable
 from flik.gateway.app import create_app
 from flik.gateway.issuer import Issuer
@@ -40,6 +40,7 @@ class Tasks:
     rows: dict[str, TaskView] = field(default_factory=dict)
     stored: list[NewTask] = field(default_factory=list)
     asked: list[TaskFilter] = field(default_factory=list)
+    dead_asked: list[TaskFilter] = field(default_factory=list)
     away: bool = False
     fault: Exception | None = None
 
@@ -57,6 +58,13 @@ class Tasks:
         self.asked.append(wanted)
         newest_first = sorted(self.rows.values(), key=lambda row: row.task_id, reverse=True)
         return [row for row in newest_first if not wanted.before_id or row.task_id < wanted.before_id][: wanted.limit]
+
+    async def dead_letters(self, wanted: TaskFilter) -> list[DeadLetter]:
+        await self.ping()
+        self.dead_asked.append(wanted)
+        dead = sorted((row for row in self.rows.values() if row.status == "FAILED"), key=lambda row: row.task_id)
+        mine = [row for row in dead if wanted.tenant_id in (None, row.tenant_id)][: wanted.limit]
+        return [DeadLetter(row.task_id, row.tenant_id, row.task_type, row.priority) for row in mine]
 
     async def ping(self) -> None:
         if self.fault is not None:
@@ -89,7 +97,7 @@ class Queue:
 
     tasks: Tasks
     announced: list[Ticket] = field(default_factory=list)
-    replays: list[TaskFilter] = field(default_factory=list)
+    replays: list[list[str]] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=lambda: dict(ALL_WELL))
     away: bool = False
     full: Load = field(default_factory=lambda: Load({}))
@@ -117,10 +125,11 @@ class Queue:
             self.tasks.rows[task_id] = row._replace(status=to.value)
         return Moved(row.status, may(row))
 
-    async def replay(self, wanted: TaskFilter) -> int:
+    async def replay(self, task_ids: Sequence[str]) -> int:
         self._answer()
-        self.replays.append(wanted)
-        return 3
+        self.replays.append(list(task_ids))
+        moved = [self._move(each, lambda row: row.status == Status.FAILED, Status.QUEUED) for each in task_ids]
+        return sum(each is not None and each.moved for each in moved)
 
     async def metrics(self) -> str:
         self._answer()
@@ -141,11 +150,17 @@ class Rate:
 
     says: Decision = field(default_factory=lambda: Admitted(999))
     away: bool = False
+    purses: dict[str, int] = field(default_factory=dict)  # tenants that have so many tokens, and no more
     spent: list[tuple[str, int]] = field(default_factory=list)
 
     async def spend(self, tenant_id: str, cost: int, limits: Limits) -> Decision:
         if self.away:
             raise Unavailable("limiter")
+        left = self.purses.get(tenant_id, cost)
+        if left < cost:
+            return Limited((cost - left) / limits.rate_per_s, left)
+        if tenant_id in self.purses:
+            self.purses[tenant_id] -= cost
         self.spent.append((tenant_id, cost))
         return self.says
 

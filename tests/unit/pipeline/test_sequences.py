@@ -161,7 +161,8 @@ class World:
 
     async def replay(self, a: int, b: int) -> None:
         try:
-            await self.queue.replay(TaskFilter(tenant_id=f"tenant{b % 3}", limit=1 + a))
+            found = await self.store.dead_letters(TaskFilter(tenant_id=f"tenant{b % 3}", limit=1 + a))
+            await self.queue.replay([each.task_id for each in found])
         except Unavailable:
             return
 
