@@ -22,6 +22,7 @@ from flik.live.results import LiveResults
 from flik.pipeline.collector import collect_seldom
 from flik.pipeline.housekeeping import Housekeeping
 from flik.pipeline.ports import Beat, BeatReply, Moved
+from flik.pipeline.queue.measures import Measures
 from flik.pipeline.schedule import QueuePolicy, TaskQueue
 from flik.storage.database import Database
 from flik.storage.idempotency import forget_expired
@@ -69,9 +70,16 @@ class QueueShell:
     async def _open(self) -> TaskQueue:
         config = self._config
         collect_seldom()
-        database = await Database(config.database_url, connections=CONNECTIONS, pinned_plans=True, within_s=30.0).open()
-        hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s).open()
-        queue = TaskQueue(QueueStore(database, config.region), hot, config.policy, steady_clock)
+        measures = Measures()
+        database = await Database(
+            config.database_url,
+            connections=CONNECTIONS,
+            pinned_plans=True,
+            within_s=30.0,
+            measured=measures.metrics,
+        ).open()
+        hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s, measured=measures.metrics).open()
+        queue = TaskQueue(QueueStore(database, config.region), hot, config.policy, steady_clock, measures)
         read_limits, forget = TenantStore(database).work_limits, partial(forget_expired, database)
         housekeeping = Housekeeping(read_limits, queue.waiting.limits_are, forget, steady_clock)
         self._running = asyncio.create_task(_run(queue, housekeeping))

@@ -74,7 +74,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     """Open everything the routes work with, and close it again."""
     log_as_json(config.log_level)
     collect_seldom()
-    measured, by_tenant = Metrics(*_METRICS), Metrics("flik_tasks_refused")
+    measured, by_tenant = Metrics(*_METRICS, process="gateway"), Metrics("flik_tasks_refused")
     database = await Database(config.database_url, connections=config.connections, measured=measured).open()
     hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s, measured=measured).open()
     queue = RemoteQueue()

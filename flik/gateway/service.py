@@ -17,6 +17,7 @@ from flik.errors import RequestError, Unavailable
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import Parts, parts_of
 from flik.gateway.responses import json_response
+from flik.telemetry import merged
 
 _PATIENCE_S = 2.0
 _log = logging.getLogger("flik.gateway")
@@ -77,14 +78,14 @@ def _note_failure(asked: asyncio.Future[_T]) -> None:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def get_metrics(request: Request) -> Response:
-    """Return the metrics of this gateway replica and of the region's queue, as Prometheus text.
+    """Return the metrics of this gateway replica, of the region's queue and of its models, as Prometheus text.
 
     Those that name tenants are for an operator's key only.
     """
     parts = parts_of(request)
     registries = [parts.measured.registry, *([parts.by_tenant.registry] if await _is_operator(request) else [])]
-    own = "".join(generate_latest(registry).decode() for registry in registries)
-    text = own + (await _soon(parts.queue.metrics()) or "# the queue is not available\n")
+    own = [generate_latest(registry).decode() for registry in registries]
+    text = merged(*own, await _soon(parts.queue.metrics()) or "# the queue is not available\n")
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

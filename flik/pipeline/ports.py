@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from flik.domain.breaker import Tally
 from flik.domain.pressure import Load
 from flik.domain.task import Grant, Outcome, Ticket, Worker
 
@@ -21,11 +22,15 @@ class LeaseReply(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """A worker's sign of life: (task, lease token, progress from 0 to 1) for each task it holds."""
+    """A worker's sign of life: (task, lease token, progress from 0 to 1) for each task it holds.
+
+    `breakers` are those of its breakers that ever had something to tell.
+    """
 
     worker: Worker
     slots: int
     held: list[tuple[str, str, float]]
+    breakers: tuple[Tally, ...] = ()
 
 
 class BeatReply(NamedTuple):

@@ -13,7 +13,7 @@ reap     requeues attempts whose worker fell silent, fails those that run too lo
 refill   reads on in backlogs that are only partly in memory, and finds tasks that nobody announced
 
 Metrics: flik_tasks_*, flik_attempts, flik_queue_*, flik_workers, flik_run_seconds,
-flik_grant_seconds, flik_settle_seconds, flik_stale_settlements.
+flik_grant_seconds, flik_settle_seconds, flik_stale_settlements, and flik_breaker_* of the queue and of the workers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,14 @@ _log = logging.getLogger("flik.queue")
 class TaskQueue:
     """The queue. Not thread-safe: it lives on one event loop. `run` must run while it is used."""
 
-    def __init__(self, store: QueueStore, hot: HotResults, policy: QueuePolicy, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: QueueStore,
+        hot: HotResults,
+        policy: QueuePolicy,
+        now: Callable[[], float],
+        measures: Measures | None = None,
+    ) -> None:
         self._store = store
         self._hot = hot
         self._policy = policy
@@ -59,7 +66,7 @@ class TaskQueue:
         self._grant_wanted = grant_wanted = asyncio.Event()
         refill_wanted = asyncio.Event()
         uncertain: dict[str, str] = {}
-        self._measures = measures = Measures()
+        self._measures = measures = measures or Measures()
         self.leases = leases = Leases(policy.lease_s)
         self.waiting = waiting = Waiting(policy, leases, now, grant_wanted)
         self.roster = roster = Roster(policy.lease_s, now, grant_wanted)
@@ -143,6 +150,7 @@ class TaskQueue:
         """Renew the leases a worker holds; tell it which ones it lost, by a cancel or because they lapsed."""
         await self.rebuilt.wait()  # before that, every lease would look lost
         self.roster.hear(beat.worker, beat.slots)
+        self._measures.note_breakers(beat.worker.worker_id, beat.breakers, self.roster)
         revoked = self.leases.renew(((task_id, token) for task_id, token, _ in beat.held), self._now())
         lost = set(revoked)
         await self._hot.put_progress({task_id: done for task_id, _, done in beat.held if task_id not in lost})

@@ -203,7 +203,9 @@ async def impatient(server: Server, measured: Metrics) -> AsyncIterator[Database
 
 
 def count(measured: Metrics, name: str) -> float:
-    return measured.registry.get_sample_value(f"flik_breaker_{name}", {"dependency": "postgresql"}) or 0.0
+    return (
+        measured.registry.get_sample_value(f"flik_breaker_{name}", {"process": "", "dependency": "postgresql"}) or 0.0
+    )
 
 
 async def test_frozen_postgresql_costs_the_first_caller_a_second_and_the_others_nothing(

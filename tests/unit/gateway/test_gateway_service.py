@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from gateway_parts import ALL_WELL, Fakes, body
+from prometheus_client.parser import text_string_to_metric_families
 from psycopg_pool import PoolTimeout
 
 from flik import schemas
 from flik.domain.breaker import BreakerPolicy
 from flik.errors import Unavailable
 from flik.gateway import service
+from flik.guard import Guard
+from flik.pipeline.queue.measures import Measures
 from flik.storage import database as database_module
 from flik.storage.database import Database
 from flik.storage.tasks import TaskStore
+from flik.telemetry import Metrics
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +111,28 @@ async def test_metrics_are_those_of_the_gateway_and_of_the_queue(fakes: Fakes, c
     assert "flik_queue_depth 7.0" in answer.text
     fakes.queue.away = True
     assert "# the queue is not available" in (await client.get("/metrics")).text
+
+
+async def test_scrape_of_gateway_and_queue_is_one_text_without_a_series_twice(
+    fakes: Fakes, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, queue = Metrics("flik_breaker_*", "flik_submit_*", "flik_http_errors", process="gateway"), Measures()
+    for measured in (gateway, queue.metrics):
+        Guard("postgresql", fakes.hot.ping, BreakerPolicy(), measured=measured)
+    monkeypatch.setattr(client._transport.app.state, "parts", replace(fakes.parts, measured=gateway))  # type: ignore[attr-defined]
+
+    async def said() -> str:
+        return queue.text()
+
+    monkeypatch.setattr(fakes.queue, "metrics", said)
+    text = (await client.get("/metrics", headers={"Authorization": "Bearer an operator"})).text
+    names = [family.name for family in text_string_to_metric_families(text)]
+    assert len(names) == len(set(names))
+    samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
+    series = [(each.name, *sorted(each.labels.items())) for each in samples]
+    assert len(series) == len(set(series))
+    states = {each.labels["process"] for each in samples if each.name == "flik_breaker_state"}
+    assert states == {"gateway", "queue"}
 
 
 async def test_status_says_where_to_go_on(client: httpx.AsyncClient) -> None:
