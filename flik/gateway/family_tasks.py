@@ -31,7 +31,7 @@ from flik.domain.identity import Scope
 from flik.domain.task import NewTask, Status, TaskFilter, TaskView
 from flik.errors import FieldError, InvalidParameters, InvalidRequest, StateConflict
 from flik.gateway import family_models as models
-from flik.gateway import family_pages, idempotency, problems, service
+from flik.gateway import family_pages, headers, idempotency, problems, service
 from flik.gateway.answers import iso
 from flik.gateway.body import read_json, read_model
 from flik.gateway.family_words import SHOWN_PRIORITY, WORD_OF, WORDS, in_their_words, priority_of
@@ -117,7 +117,10 @@ def _add_families() -> None:
             status_code=202,
             summary=f"Submit {'an' if name[0] in 'AEIOU' else 'a'} {name} task",
             response_model=models.TaskSubmitResponse,
-            responses=problems.responses(*(each for each in problems.SUBMITTING if each != 422), InvalidParameters),
+            responses={
+                **problems.responses(*(each for each in problems.SUBMITTING if each != 422), InvalidParameters),
+                202: headers.told("Location", "Idempotency-Replayed"),
+            },
             openapi_extra={
                 "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
                 "parameters": [idempotency.PARAMETER],
@@ -252,7 +255,7 @@ async def _newest(request: Request, wanted: TaskFilter, word: str | None) -> lis
     "/health",
     name="get_family_health",
     response_model=models.HealthResponse,
-    responses={503: {"model": models.HealthResponse}},
+    responses={503: {"model": models.HealthResponse, **headers.told("Retry-After")}},
     openapi_extra={"security": []},
 )
 async def get_health(request: Request) -> Response:

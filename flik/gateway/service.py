@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from flik import __version__, schemas
 from flik.domain.identity import Scope
 from flik.errors import RequestError, Unavailable
+from flik.gateway import headers
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import Parts, parts_of
 from flik.gateway.responses import json_response
@@ -33,7 +34,9 @@ async def get_status(request: Request) -> Response:
     return json_response({"service": "flik", "version": __version__, "region": parts.region, "links": links})
 
 
-@router.get("/health", response_model=schemas.Health, responses={503: {"model": schemas.Health}})
+@router.get(
+    "/health", response_model=schemas.Health, responses={503: {"model": schemas.Health, **headers.told("Retry-After")}}
+)
 async def get_health(request: Request) -> Response:
     """Say whether Flik can do its work. Redis is shown, but nothing that was promised needs it."""
     parts = parts_of(request)

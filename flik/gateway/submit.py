@@ -25,7 +25,7 @@ from flik.domain import trace
 from flik.domain.identity import Caller, Scope, Tenant
 from flik.domain.task import NewTask
 from flik.errors import FieldError, FlikError, InvalidRequest, RequestError
-from flik.gateway import answers, door, filters, idempotency, problems
+from flik.gateway import answers, door, filters, headers, idempotency, problems
 from flik.gateway.body import escape, read_json, read_model
 from flik.gateway.identity import authenticate, tenant_of
 from flik.gateway.parts import Parts, base_url, parts_of
@@ -41,7 +41,7 @@ router = APIRouter(prefix="/api/v1", tags=["tasks"])
     "/tasks",
     status_code=202,
     response_model=schemas.Submitted,
-    responses=PROBLEMS,
+    responses={**PROBLEMS, 202: headers.told("Location", "Retry-After", "Idempotency-Replayed")},
     openapi_extra={**json_body(schemas.TaskRequest), "parameters": [idempotency.PARAMETER]},
 )
 async def submit_task(request: Request) -> Response:
@@ -83,7 +83,7 @@ async def submit(request: Request, caller: Caller, document: Any, answer_to: Cal
     "/tasks:batch",
     status_code=207,
     response_model=schemas.BatchAnswer,
-    responses=PROBLEMS,
+    responses={**PROBLEMS, 207: headers.told("Idempotency-Replayed")},
     openapi_extra={**json_body(schemas.BatchRequest), "parameters": [idempotency.PARAMETER]},
 )
 async def submit_batch(request: Request) -> Response:

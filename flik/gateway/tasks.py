@@ -12,7 +12,7 @@ from flik import schemas
 from flik.domain.identity import Caller, Scope
 from flik.domain.task import TERMINAL, DeadLetter, Status, TaskFilter, TaskView
 from flik.errors import FieldError, InvalidRequest, NotBuilt, StateConflict, TaskNotFound
-from flik.gateway import answers, cursor, door, filters, pages, paths, problems
+from flik.gateway import answers, cursor, door, filters, headers, pages, paths, problems
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import base_url, parts_of
 from flik.gateway.paths import Uuid
@@ -64,13 +64,16 @@ def read_task_id(raw: str) -> str:
     return raw.lower()
 
 
-@router.get("/tasks/{task_id}", response_model=schemas.TaskAnswer, responses=_OF_ONE)
+@router.get(
+    "/tasks/{task_id}",
+    response_model=schemas.TaskAnswer,
+    responses={**_OF_ONE, 200: headers.told("Retry-After")},  # while it has not ended
+)
 async def get_task(request: Request, task_id: Uuid) -> Response:
     """Return one task, with its result when it is completed."""
     caller = await authenticate(request, Scope.READ)
     view = await find_task(request, caller, read_task_id(task_id))
-    headers = {} if view.status in TERMINAL else answers.LOOK_AGAIN
-    return json_response(answers_for(request).task(view), headers=headers)
+    return json_response(answers_for(request).task(view), headers={} if view.status in TERMINAL else answers.LOOK_AGAIN)
 
 
 @router.get("/tasks/{task_id}/result", response_model=schemas.ResultAnswer, responses=MOVE_PROBLEMS)

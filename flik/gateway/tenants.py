@@ -13,7 +13,7 @@ from starlette.responses import Response
 from flik import errors, schemas
 from flik.domain.identity import Caller, Limits, OwnLimits, Scope, TenantRecord, is_tenant_id
 from flik.errors import TenantExists, TenantNotFound
-from flik.gateway import cursor, filters, pages, problems
+from flik.gateway import cursor, filters, headers, pages, problems
 from flik.gateway.answers import iso
 from flik.gateway.body import read_json, read_model
 from flik.gateway.identity import authenticate
@@ -35,7 +35,7 @@ def by(request: Request, caller: Caller) -> By:
     "/tenants",
     status_code=201,
     response_model=schemas.TenantAnswer,
-    responses=problems.responses(*_WRITE_PROBLEMS, errors.TenantExists),
+    responses={**problems.responses(*_WRITE_PROBLEMS, errors.TenantExists), 201: headers.told("Location")},
     openapi_extra=json_body(schemas.NewTenant),
 )
 async def create_tenant(request: Request) -> Response:
