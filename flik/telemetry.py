@@ -3,6 +3,7 @@
 Every metric Flik emits is a row of `METRICS`; labels come from bounded sets (types, classes,
 states), never from ids. A tenant is a label only through `Names`, which bounds how many. `process` says
 who counted, where several do: gateway, queue, or model (all model replicas of the region together).
+`replica` is added to what gateways show: it stands for the life of one gateway process.
 
 A log line is one JSON object with timestamp, level, logger and message, and, where they are
 known, taskId, tenantId, taskType, durationMs, traceId and requestId. `log_as` sets those for
@@ -21,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LONG_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0)
@@ -102,6 +103,24 @@ class Metrics:
 
     def __getitem__(self, name: str) -> Any:
         return self._made[name]
+
+    def text(self) -> str:
+        """Return all of them as Prometheus text."""
+        return generate_latest(self.registry).decode()
+
+
+def labelled(text: str, name: str, value: str) -> str:
+    """Return a text of Prometheus with one label more on every sample."""
+    lines = []
+    for line in text.splitlines():
+        metric, has_labels, rest = line.partition("{")
+        if line.startswith("#"):
+            lines.append(line)
+        elif has_labels:
+            lines.append(f'{metric}{{{name}="{value}",{rest}')
+        else:
+            lines.append(f'{{{name}="{value}"}} '.join(line.split(" ", 1)))
+    return "\n".join([*lines, ""])
 
 
 def merged(*texts: str) -> str:

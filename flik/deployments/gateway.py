@@ -15,6 +15,7 @@ from functools import partial
 from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
+from uuid_utils import uuid4
 
 from flik.actors.remote import RemoteLimiter, RemoteQueue
 from flik.artifacts.store import open_store
@@ -24,6 +25,7 @@ from flik.gateway.issuer import IssuerConfig
 from flik.gateway.key_set import open_issuer
 from flik.gateway.parts import Parts
 from flik.live.results import LiveResults
+from flik.live.snapshots import Snapshots
 from flik.pipeline.admit import Admission
 from flik.pipeline.allowances import Allowances
 from flik.pipeline.collector import collect_seldom
@@ -84,21 +86,25 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     commit = GroupCommit(tasks, kept, announcer, measured["flik_submit_batch_tasks"].observe)
     tenants, keys = TenantStore(database), KeyStore(database)
     directory = Directory(keys, tenants, config.limits)
+    replica = uuid4().hex[:8]
+    snapshots = Snapshots(config.redis_url, config.region, replica, lambda: (measured.text(), by_tenant.text())).open()
     allowances = Allowances(RemoteLimiter().lend, measured=measured).open()
     levels = QueueLevels(queue.load)
-    asking = asyncio.create_task(levels.run(), name="levels")
+    in_background = [asyncio.create_task(each.run(), name=type(each).__name__) for each in (levels, snapshots)]
     try:
         async with open_issuer(config.issuer) as issuer:
             yield Parts(
                 region=config.region, regions=config.regions, public_url=config.public_url, tasks=tasks, hot=hot,
                 queue=queue, commit=commit, artifacts=open_store(config.artifact_url, measured),
                 signing_key=config.signing_key, artifact_url_ttl_s=config.artifact_url_ttl_s, measured=measured,
-                by_tenant=by_tenant,
+                snapshots=snapshots,
                 directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,
                 is_open=config.is_open, admission=Admission(allowances, levels, config.queue_bounds, by_tenant),
             )  # fmt: skip
     finally:
-        asking.cancel()
+        for task in in_background:
+            task.cancel()
+        await snapshots.close()
         await allowances.close()
         await directory.close()
         await hot.close()

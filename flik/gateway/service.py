@@ -8,7 +8,6 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from fastapi import APIRouter, Request
-from prometheus_client import generate_latest
 from starlette.responses import PlainTextResponse, Response
 
 from flik import __version__, schemas
@@ -18,7 +17,7 @@ from flik.gateway import headers
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import Parts, parts_of
 from flik.gateway.responses import json_response
-from flik.telemetry import merged
+from flik.telemetry import labelled, merged
 
 _PATIENCE_S = 2.0
 _log = logging.getLogger("flik.gateway")
@@ -81,14 +80,17 @@ def _note_failure(asked: asyncio.Future[_T]) -> None:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def get_metrics(request: Request) -> Response:
-    """Return the metrics of this gateway replica, of the region's queue and of its models, as Prometheus text.
+    """Return the metrics of the region's gateway replicas, queue and models, as Prometheus text.
 
-    Those that name tenants are for an operator's key only.
+    Those that name tenants are for an operator's key only. While Redis is away, this replica shows itself alone.
     """
     parts = parts_of(request)
-    registries = [parts.measured.registry, *([parts.by_tenant.registry] if await _is_operator(request) else [])]
-    own = [generate_latest(registry).decode() for registry in registries]
-    text = merged(*own, await _soon(parts.queue.metrics()) or "# the queue is not available\n")
+    shown = slice(None if await _is_operator(request) else 1)
+    replicas, queue = await asyncio.gather(_soon(parts.snapshots.exchange()), _soon(parts.queue.metrics()))
+    if replicas is None:
+        replicas = {parts.snapshots.replica: parts.snapshots.read()}
+    gateways = [labelled(text, "replica", name) for name, texts in sorted(replicas.items()) for text in texts[shown]]
+    text = merged(*gateways, queue or "# the queue is not available\n")
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from flik.telemetry import METRICS, JsonFormatter, Metrics, Names, log_as, log_as_json, merged
+from flik.telemetry import METRICS, JsonFormatter, Metrics, Names, labelled, log_as, log_as_json, merged
 
 _USES = {"counter": "inc", "gauge": "set", "histogram": "observe"}
 
@@ -93,6 +93,15 @@ def test_texts_of_several_processes_become_one_that_repeats_no_header_and_no_ser
     assert totals == {"gateway": 1.0, "queue": 1.0}
     assert {family.name for family in families} >= {"flik_submit_seconds", "flik_grant_seconds"}
     assert text.endswith("# the queue is not available\n")
+
+
+def test_label_is_added_to_every_sample_and_to_nothing_else() -> None:
+    text = '# HELP a_total Some {words}.\n# TYPE a_total counter\na_total 1.0\na_total{x="y z{"} 2.0\n'
+    (family,) = text_string_to_metric_families(labelled(text, "replica", "r1"))
+    assert family.documentation == "Some {words}."
+    assert [(each.labels, each.value) for each in family.samples] == [
+        ({"replica": "r1"}, 1.0), ({"replica": "r1", "x": "y z{"}, 2.0),
+    ]  # fmt: skip
 
 
 def test_two_sets_of_metrics_do_not_share_their_counts() -> None:

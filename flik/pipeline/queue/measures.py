@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from prometheus_client import generate_latest
-
 from flik.domain.breaker import Tally, worst
 from flik.domain.lease import Leases
 from flik.domain.task import Status, Ticket
@@ -38,7 +36,7 @@ class Measures:
 
     def text(self) -> str:
         """Return all of them as Prometheus text."""
-        return generate_latest(self.metrics.registry).decode()
+        return self.metrics.text()
 
     def note_announced(self, tickets: Sequence[Ticket]) -> None:
         """Count committed tasks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -166,6 +166,21 @@ class Rate:
 
 
 @dataclass
+class Alone:
+    """Stands in for the metrics of all replicas: there is this one, and those that a test adds."""
+
+    read: Callable[[], Sequence[str]]
+    replica: str = "r1"
+    others: dict[str, Sequence[str]] = field(default_factory=dict)
+    away: bool = False
+
+    async def exchange(self) -> dict[str, Sequence[str]]:
+        if self.away:
+            raise Unavailable("redis")
+        return {**self.others, self.replica: self.read()}
+
+
+@dataclass
 class Fakes:
     """All of it, and the application over it."""
 
@@ -195,6 +210,7 @@ def build(
     queue, rate = Queue(tasks), Rate()
     levels = QueueLevels(queue.load)
     by_tenant = Metrics("flik_tasks_refused")
+    measured = Metrics("flik_submit_*", "flik_http_errors", "flik_result_reads", process="gateway")
     parts = Parts(
         region="us-east",
         regions=frozenset({"us-east"}),
@@ -207,8 +223,8 @@ def build(
         signing_key=SIGNING_KEY,
         artifact_url_ttl_s=60,
         admission=Admission(rate, levels, BOUNDS, by_tenant),
-        measured=Metrics("flik_submit_*", "flik_http_errors", "flik_result_reads"),
-        by_tenant=by_tenant,
+        measured=measured,
+        snapshots=cast(Any, Alone(lambda: (measured.text(), by_tenant.text()))),
         directory=Directory(keys, tenants, Limits(), gather_s=0),
         tenants=cast(Any, tenants),
         keys=cast(Any, keys),
