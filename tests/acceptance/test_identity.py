@@ -49,6 +49,14 @@ def test_key_of_the_first_start_is_its_owners_alone_and_no_log_has_it(flik: Runn
     assert flik.http.get("/health").json()["auth"] == "keys"
 
 
+def test_curl_reads_the_first_key_by_itself(flik: RunningFlik) -> None:
+    header = f"@{flik.data_dir / 'admin_key.header'}"
+    run = subprocess.run(
+        ["curl", "-s", "-H", header, f"{flik.url}/api/v1/tenants"], capture_output=True, timeout=30, check=True
+    )
+    assert "demo" in [tenant["tenantId"] for tenant in json.loads(run.stdout)["items"]]
+
+
 def test_key_made_by_the_command_line_works_until_it_is_revoked(flik: RunningFlik) -> None:
     assert cli(flik, "tenants", "create", "cli-tenant", "--rate", "100000", "--burst", "100000").returncode == 0
     made = made_by_cli(flik, "cli-tenant")
