@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from flik.domain.breaker import Breaker, BreakerPolicy, Call, Refused, Verdict
+from flik.domain.breaker import Breaker, BreakerPolicy, Call, Refused, Tally, Verdict
 from flik.errors import Unavailable
 from flik.telemetry import Metrics
 
@@ -59,9 +59,11 @@ class Guard:
         self._suspicion: asyncio.Task[None] | None = None
         self._left_behind: set[asyncio.Task[object]] = set()
         measured = measured or Metrics("flik_breaker_*")
-        self._opened = measured["flik_breaker_opened"].labels(dependency)
-        self._refused = measured["flik_breaker_refused"].labels(dependency)
-        measured["flik_breaker_state"].labels(dependency).set_function(lambda: self._breaker.state(self._clock()))
+        self._counts = {"opened": 0, "refused": 0}
+        self._opened = measured["flik_breaker_opened"].labels(measured.process, dependency)
+        self._refused = measured["flik_breaker_refused"].labels(measured.process, dependency)
+        state = measured["flik_breaker_state"].labels(measured.process, dependency)
+        state.set_function(lambda: self._breaker.state(self._clock()))
 
     @property
     def closed(self) -> bool:
@@ -88,6 +90,10 @@ class Guard:
             raise
         finally:
             self._end(answer, verdict)
+
+    def tally(self) -> Tally:
+        """Return what is told of the breaker where its metrics are not read."""
+        return Tally(self._dependency, int(self._breaker.state(self._clock())), **self._counts)
 
     async def ping(self) -> None:
         """Probe now, unless a probe runs already; return when the dependency answers.
@@ -118,6 +124,7 @@ class Guard:
 
     def _refusal(self, refused: Refused) -> Unavailable:
         self._refused.inc()
+        self._counts["refused"] += 1
         return Unavailable(self._dependency, round(refused.retry_after_s, 3))
 
     def _end(self, call: Call, verdict: Verdict) -> None:
@@ -125,6 +132,7 @@ class Guard:
         self._breaker.end(call, verdict, self._clock())
         if was_closed and not self._breaker.closed:
             self._opened.inc()
+            self._counts["opened"] += 1
             _log.warning("%s is away", self._dependency)
             if self._prober is None or self._prober.done():
                 self._prober = asyncio.get_running_loop().create_task(self._probe_until_answered())

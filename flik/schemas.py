@@ -10,14 +10,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
+
+from flik.domain.identity import MAX_TENANT_ID_CHARS, TENANT_ID
 
 MAX_BATCH = 1_000
 MAX_PAGE = 100
 MAX_REPLAY = 10_000
-TENANT_ID = r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$"
-TenantId = Annotated[str, Field(min_length=1, max_length=128, pattern=TENANT_ID)]
+TenantId = Annotated[str, Field(min_length=1, max_length=MAX_TENANT_ID_CHARS, pattern=TENANT_ID)]
+TENANT_ID_SCHEMA: dict[str, Any] = TypeAdapter(TenantId).json_schema()
 TaskTypeName = Annotated[str, Field(max_length=32, description="TEXT, IMAGE or VIDEO; the catalog lists them.")]
 Region = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
@@ -51,7 +53,7 @@ class _Request(_Wire):
 class TaskRequest(_Request):
     """A task to do."""
 
-    tenant_id: TenantId
+    tenant_id: TenantId | None = Field(default=None, description="Whose task it is; by default the key's tenant.")
     task_type: TaskTypeName
     priority: Whole = Field(default=1, ge=0, le=2, description="0 real-time, 1 interactive, 2 background.")
     payload: dict[str, Any] = Field(description="The input; its fields depend on the task type.")
@@ -280,9 +282,10 @@ class BatchAnswer(_Wire):
 
 
 class Replayed(_Wire):
-    """How many dead letters are queued again."""
+    """How many dead letters are queued again, and whether more match that are not."""
 
     replayed: int
+    more: bool
 
 
 class ServiceStatus(_Wire):

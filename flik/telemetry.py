@@ -1,7 +1,9 @@
 """What Flik tells about itself: one table of metrics, JSON logs, and the ids that tie lines together.
 
 Every metric Flik emits is a row of `METRICS`; labels come from bounded sets (types, classes,
-states), never from ids. A tenant is a label only through `Names`, which bounds how many.
+states), never from ids. A tenant is a label only through `Names`, which bounds how many. `process` says
+who counted, where several do: gateway, queue, or model (all model replicas of the region together).
+`replica` is added to what gateways show: it stands for the life of one gateway process.
 
 A log line is one JSON object with timestamp, level, logger and message, and, where they are
 known, taskId, tenantId, taskType, durationMs, traceId and requestId. `log_as` sets those for
@@ -20,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LONG_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0)
@@ -70,9 +72,14 @@ METRICS = (
     Metric("flik_rate_ask_seconds", "histogram", (), "One call of a gateway to the region's limiter.", _SHORT_S),
     Metric("flik_rate_tenants", "gauge", (), "Tenants for which this gateway holds or wants tokens."),
     Metric("flik_rate_local", "gauge", (), "1: Redis is away, the region admits by its share; 0: one bucket for all."),
-    Metric("flik_breaker_state", "gauge", ("dependency",), "0 closed: calls go through; 1 open: refused; 2 probing."),
-    Metric("flik_breaker_opened", "counter", ("dependency",), "How often a dependency was found to be away."),
-    Metric("flik_breaker_refused", "counter", ("dependency",), "Calls refused because a dependency is away."),
+    Metric(
+        "flik_breaker_state",
+        "gauge",
+        ("process", "dependency"),
+        "0 closed: calls go through; 1 open: refused; 2 probing.",
+    ),
+    Metric("flik_breaker_opened", "counter", ("process", "dependency"), "How often a dependency was found to be away."),
+    Metric("flik_breaker_refused", "counter", ("process", "dependency"), "Calls refused because a dependency is away."),
     Metric(
         "flik_result_reads", "counter", ("tier",), "Reads of a task by where they were answered: HOT, WARM or MISS."
     ),
@@ -82,9 +89,13 @@ _KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 
 class Metrics:
-    """The metrics of one process, made from the table: `metrics["flik_tasks_failed"].labels(...)`."""
+    """The metrics of one process, made from the table: `metrics["flik_tasks_failed"].labels(...)`.
 
-    def __init__(self, *names: str, registry: CollectorRegistry | None = None) -> None:
+    `process` is the label of those that several processes have.
+    """
+
+    def __init__(self, *names: str, process: str = "", registry: CollectorRegistry | None = None) -> None:
+        self.process = process
         self.registry = registry or CollectorRegistry()
         self._made: dict[str, Any] = {}
         for row in METRICS:
@@ -95,6 +106,42 @@ class Metrics:
 
     def __getitem__(self, name: str) -> Any:
         return self._made[name]
+
+    def text(self) -> str:
+        """Return all of them as Prometheus text."""
+        return generate_latest(self.registry).decode()
+
+
+def labelled(text: str, name: str, value: str) -> str:
+    """Return a text of Prometheus with one label more on every sample."""
+    lines = []
+    for line in text.splitlines():
+        metric, has_labels, rest = line.partition("{")
+        if line.startswith("#"):
+            lines.append(line)
+        elif has_labels:
+            lines.append(f'{metric}{{{name}="{value}",{rest}')
+        else:
+            lines.append(f'{{{name}="{value}"}} '.join(line.split(" ", 1)))
+    return "\n".join([*lines, ""])
+
+
+def merged(*texts: str) -> str:
+    """Return texts of Prometheus as one: all samples of a metric below one HELP and one TYPE, which must not repeat."""
+    headers: dict[str, list[str]] = {}
+    samples: dict[str, list[str]] = {}
+    for text in texts:
+        name = ""
+        for line in text.splitlines():
+            if line.startswith(("# HELP ", "# TYPE ")):
+                name = line.split(" ", 3)[2]
+                known = headers.setdefault(name, [])
+                if line not in known:
+                    known.append(line)
+            elif line:
+                samples.setdefault(name, []).append(line)
+    lines = [line for name in headers | samples for line in (*headers.get(name, ()), *samples.get(name, ()))]
+    return "\n".join([*lines, ""])
 
 
 class Names:

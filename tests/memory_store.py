@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from flik.domain.event import EndedAttempt, History, Round
-from flik.domain.task import TERMINAL, NewTask, Status, StoredArtifact, TaskFilter, TaskView, Ticket, Worker
+from flik.domain.task import TERMINAL, DeadLetter, NewTask, Status, StoredArtifact, TaskFilter, TaskView, Ticket, Worker
 from flik.errors import Unavailable
 from flik.storage.queue import Ended, GrantedRow, Requeued, RunningRow, Settled, Settlement
 from flik.storage.tasks import first_id_at
@@ -123,6 +123,11 @@ class MemoryStore:
         found = sorted((row for row in self.rows.values() if _matches(row, wanted)), key=_id, reverse=True)
         return [self._whole(row) for row in found[: wanted.limit]]
 
+    async def dead_letters(self, wanted: TaskFilter) -> list[DeadLetter]:
+        wanted = replace(wanted, status="FAILED")
+        found = sorted((row for row in self.rows.values() if _matches(row, wanted)), key=_id)[: wanted.limit]
+        return [DeadLetter(_id(row), row.task.tenant_id, row.task.task_type, row.task.priority) for row in found]
+
     # ---- HistoryStore
 
     async def read(self, task_id: str) -> History | None:
@@ -190,11 +195,10 @@ class MemoryStore:
         await self._leave("retry")
         return found
 
-    async def replay(self, wanted: TaskFilter, attempts: int, now: float) -> list[Requeued]:
+    async def replay(self, task_ids: Sequence[str], attempts: int, now: float) -> list[Requeued]:
         await self._enter("replay")
-        wanted = replace(wanted, status="FAILED")
-        found = sorted((row for row in self.rows.values() if _matches(row, wanted)), key=_id)[: wanted.limit]
-        tickets = [_requeue(row, attempts, now) for row in found]
+        found = [self.rows[task_id] for task_id in dict.fromkeys(task_ids) if task_id in self.rows]
+        tickets = [_requeue(row, attempts, now) for row in found if row.status is Status.FAILED]
         await self._leave("replay")
         return tickets
 

@@ -17,12 +17,13 @@ from typing import Any
 
 from flik.actors import QUEUE, detached, packing
 from flik.domain.pressure import Load
-from flik.domain.task import TaskFilter, Worker
+from flik.domain.task import Worker
 from flik.live.feed import FeedWriter
 from flik.live.results import LiveResults
 from flik.pipeline.collector import collect_seldom
 from flik.pipeline.housekeeping import Housekeeping
 from flik.pipeline.ports import Beat, BeatReply, Moved
+from flik.pipeline.queue.measures import Measures
 from flik.pipeline.schedule import QueuePolicy, TaskQueue
 from flik.storage.database import Database
 from flik.storage.idempotency import forget_expired
@@ -70,10 +71,19 @@ class QueueShell:
     async def _open(self) -> TaskQueue:
         config = self._config
         collect_seldom()
-        database = await Database(config.database_url, connections=CONNECTIONS, pinned_plans=True, within_s=30.0).open()
-        hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s).open()
-        feed = FeedWriter(config.redis_url).open()
-        queue = TaskQueue(QueueStore(database, config.region), hot, feed, config.policy, steady_clock)
+        measures = Measures()
+        database = await Database(
+            config.database_url,
+            connections=CONNECTIONS,
+            pinned_plans=True,
+            within_s=30.0,
+            measured=measures.metrics,
+        ).open()
+        hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s, measured=measures.metrics).open()
+        feed = FeedWriter(config.redis_url, measures.metrics).open()
+        queue = TaskQueue(
+            QueueStore(database, config.region), hot, feed, config.policy, steady_clock, measures=measures
+        )
         read_limits, forget = TenantStore(database).work_limits, partial(forget_expired, database)
         housekeeping = Housekeeping(read_limits, queue.waiting.limits_are, forget, steady_clock)
         self._running = asyncio.create_task(_run(queue, housekeeping))
@@ -109,9 +119,9 @@ class QueueShell:
         """See `TaskQueue.retry`."""
         return await (await self._queue()).retry(task_id)
 
-    async def replay(self, wanted: TaskFilter) -> int:
+    async def replay(self, task_ids: Sequence[str]) -> int:
         """See `TaskQueue.replay`."""
-        return await (await self._queue()).replay(wanted)
+        return await (await self._queue()).replay(task_ids)
 
     async def load(self, tenants: Sequence[str]) -> Load:
         """See `TaskQueue.load`."""

@@ -13,7 +13,7 @@ from flik.actors import LIMITER, QUEUE, packing
 from flik.actors.detached import Remote
 from flik.domain.pressure import Load
 from flik.domain.rate import Ask, Loan
-from flik.domain.task import Outcome, TaskFilter, Ticket, Worker
+from flik.domain.task import Outcome, Ticket, Worker
 from flik.pipeline.ports import Beat, BeatReply, LeaseReply, Moved
 
 _CALL_S = 10.0
@@ -62,9 +62,9 @@ class RemoteQueue(Remote):
         moved: Moved | None = await self.call("retry", task_id, within_s=_CALL_S)
         return moved
 
-    async def replay(self, wanted: TaskFilter) -> int:
-        """Queue failed tasks again; return how many."""
-        replayed: int = await self.call("replay", wanted, within_s=40.0)
+    async def replay(self, task_ids: Sequence[str]) -> int:
+        """Queue those of the tasks that have failed again; return how many."""
+        replayed: int = await self.call("replay", list(task_ids), within_s=40.0)
         return replayed
 
     async def load(self, tenants: Sequence[str]) -> Load:

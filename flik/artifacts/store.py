@@ -25,7 +25,7 @@ import obstore
 from obstore.exceptions import BaseError, GenericError, NotFoundError
 from obstore.store import LocalStore, from_url
 
-from flik.domain.breaker import BreakerPolicy, Verdict
+from flik.domain.breaker import BreakerPolicy, Tally, Verdict
 from flik.domain.task import StoredArtifact
 from flik.errors import ArtifactNotFound, SettingInvalid, Unavailable
 from flik.guard import Guard
@@ -154,6 +154,10 @@ class ArtifactStore:
                 await obstore.delete_async(self._store, checked)
             except (NotFoundError, FileNotFoundError):
                 return
+
+    def tally(self) -> Tally:
+        """Return what is told of the store's breaker."""
+        return self._guard.tally()
 
     @asynccontextmanager
     async def _reached(self, within_s: float) -> AsyncIterator[None]:

@@ -45,7 +45,10 @@ def dead_letters(ctx: click.Context, invocation: Invocation, /, limit: int, ever
 def replay(
     invocation: Invocation, /, task_ids: tuple[str, ...], limit: int | None, every: bool, **filters: Any
 ) -> None:
-    """Queue dead letters again: those named, those that match a filter, or --all."""
+    """Queue dead letters again: those named, those that match a filter, or --all.
+
+    By filter the oldest first, as many as the tenant's rate allows; the answer says whether more match.
+    """
     filtered = every or limit is not None or any(value is not None for value in filters.values())
     if task_ids and filtered:
         raise click.UsageError("Name tasks, or say which by filters; not both.")
@@ -54,8 +57,8 @@ def replay(
     filters["tenant"] = invocation.tenant
     if not every and all(value is None for value in filters.values()):
         raise click.UsageError("Which ones? Name tasks, give a filter (--type, --tenant, --error-code ...) or --all.")
-    count = invocation.run(lambda client: client.replay_many(**filters, limit=limit))
+    count, more = invocation.run(lambda client: client.replay_many(**filters, limit=limit))
     if invocation.as_json:
-        write_json({"replayed": count})
+        write_json({"replayed": count, "more": more})
     else:
-        write(f"{count} queued again")
+        write(f"{count} queued again" + ("; more match" if more else ""))

@@ -32,7 +32,7 @@ from flik.embedded import Servers
 from flik.errors import StartupRefused
 from flik.live.check import check_redis
 from flik.pipeline.bootstrap import FILE_NAME as ADMIN_KEY_FILE
-from flik.pipeline.bootstrap import AdminKey, ensure_operator
+from flik.pipeline.bootstrap import HEADER_FILE_NAME, AdminKey, ensure_operator
 from flik.processes import become_subreaper, end_all, find_by_environ, reap_orphans
 from flik.settings import Settings
 from flik.storage.check import check_database
@@ -216,13 +216,20 @@ def _url(chosen: Settings) -> str:
 def _announce(chosen: Settings, running: Region, admin: AdminKey) -> None:
     url = _url(chosen)
     dashboard = f"\n  Ray        http://127.0.0.1:{running.dashboard_port}" if running.dashboard_port else ""
-    body = json.dumps({"tenantId": "demo", "taskType": "IMAGE", "payload": {"prompt": "a lighthouse at dusk"}})
     click.echo(
         f"Flik is up in region {chosen.region} (pid {os.getpid()}).\n\n"
         f"  API        {url}/api/v1/tasks\n  Health     {url}/health\n  Metrics    {url}/metrics{dashboard}\n"
         f"  Data       {chosen.data_dir}\n{_about_key(chosen, admin)}\n\nTry it:\n\n"
-        f'  curl -s {url}/api/v1/tasks -H "Authorization: Bearer $(cat {_key_path(chosen)})" \\\n'
-        f"    -H 'Content-Type: application/json' -d '{body}'\n\nCtrl-C stops everything."
+        f"{first_call(url, chosen.data_dir / HEADER_FILE_NAME)}\n\nCtrl-C stops everything."
+    )
+
+
+def first_call(url: str, header_file: Path) -> str:
+    """Return a command that submits a task; curl itself reads the key, so no list of processes shows it."""
+    body = json.dumps({"tenantId": "demo", "taskType": "IMAGE", "payload": {"prompt": "a lighthouse at dusk"}})
+    return (
+        f"  curl -s {url}/api/v1/tasks -H {shlex.quote(f'@{header_file}')} \\\n"
+        f"    -H 'Content-Type: application/json' -d '{body}'"
     )
 
 
@@ -235,7 +242,3 @@ def _about_key(chosen: Settings, admin: AdminKey) -> str:
     if chosen.auth == "open":
         lines.append("\nwarning: FLIK_AUTH is open: whoever reaches the port may do everything, with any bearer token.")
     return "\n".join(lines)
-
-
-def _key_path(chosen: Settings) -> str:
-    return shlex.quote(str(chosen.data_dir / ADMIN_KEY_FILE))

@@ -10,7 +10,7 @@ this version does not know are kept in `raw` and otherwise ignored, so an older 
 survives a newer server.
 """
 
-from flik.client.answers import Artifact, Event, Health, Page, Submitted, Task, TaskFailure
+from flik.client.answers import Artifact, Event, Health, Page, Replayed, Submitted, Task, TaskFailure
 from flik.client.asynchronous import FlikClient, TaskRequest
 from flik.client.blocking import SyncFlikClient
 from flik.client.failures import (
@@ -32,6 +32,7 @@ __all__ = [
     "FlikUnreachable",
     "Health",
     "Page",
+    "Replayed",
     "Submitted",
     "SyncFlikClient",
     "Task",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from flik.domain.task import TERMINAL, Status
 
@@ -100,6 +100,13 @@ class Page:
     next_cursor: str | None = None
 
 
+class Replayed(NamedTuple):
+    """How many dead letters are queued again, and whether more match: the tenant's rate may have ended it."""
+
+    replayed: int
+    more: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """What the gateway says of itself and the parts it needs."""
@@ -160,6 +167,15 @@ def read_event(raw: Any) -> Event:
         available_at=_time(document, "availableAt"),
         raw=document,
     )
+
+
+def read_replayed(raw: Any) -> Replayed:
+    """Read the answer to a replay of many."""
+    document = _object(raw)
+    count = document.get("replayed")
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise ValueError("`replayed` is not a number")
+    return Replayed(count, document.get("more") is True)
 
 
 def read_submitted(raw: Any) -> Submitted:

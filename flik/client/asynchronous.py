@@ -21,10 +21,12 @@ from flik.client.answers import (
     Event,
     Health,
     Page,
+    Replayed,
     Submitted,
     Task,
     read_health,
     read_page,
+    read_replayed,
     read_submitted,
     read_task,
 )
@@ -203,14 +205,18 @@ class FlikClient:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         limit: int | None = None,
-    ) -> int:
-        """Queue every dead letter that matches again (without a filter: all), at most `limit`; return how many."""
+    ) -> Replayed:
+        """Queue dead letters that match again (without a filter: any), the oldest first.
+
+        At most `limit`, by default 1,000, and no more than the tenant's rate and the queue allow; the answer says
+        whether more match.
+        """
         filters = _filters(task_type, tenant, created_after, created_before, errorCode=error_code)
         body = filters or {"all": True}
         if limit is not None:
             body["limit"] = limit
         answer = await self._transport.call("POST", "/api/v1/dead-letters:replay", body=body)
-        return self._as(_read_replayed, answer)
+        return self._as(read_replayed, answer)
 
     async def download(self, artifact: Artifact, path: Path | str) -> Path:
         """Fetch an artifact into `path`, checked against its size and SHA-256, whole or not at all.
@@ -382,10 +388,3 @@ def _read_batch_item(item: Any) -> Submitted | FlikApiError:
         str(problem.get("detail") or problem.get("title") or "refused without a reason"),
         field_errors(problem),
     )
-
-
-def _read_replayed(raw: Any) -> int:
-    count = raw.get("replayed") if isinstance(raw, Mapping) else None
-    if not isinstance(count, int) or isinstance(count, bool):
-        raise ValueError("`replayed` is not a number")
-    return count

@@ -15,6 +15,7 @@ from functools import partial
 from ray import serve
 from ray.serve import Application
 from starlette.types import ASGIApp
+from uuid_utils import uuid4
 
 from flik.actors.remote import RemoteLimiter, RemoteQueue
 from flik.artifacts.store import open_store
@@ -25,6 +26,7 @@ from flik.gateway.key_set import open_issuer
 from flik.gateway.parts import Parts
 from flik.live.feed import FeedReader
 from flik.live.results import LiveResults
+from flik.live.snapshots import Snapshots
 from flik.pipeline.admit import Admission
 from flik.pipeline.allowances import Allowances
 from flik.pipeline.collector import collect_seldom
@@ -80,7 +82,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     """Open everything the routes work with, and close it again."""
     log_as_json(config.log_level)
     collect_seldom()
-    measured, by_tenant = Metrics(*_METRICS), Metrics("flik_tasks_refused")
+    measured, by_tenant = Metrics(*_METRICS, process="gateway"), Metrics("flik_tasks_refused")
     database = await Database(config.database_url, connections=config.connections, measured=measured).open()
     hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s, measured=measured).open()
     queue = RemoteQueue()
@@ -90,19 +92,21 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     commit = GroupCommit(tasks, kept, announcer, measured["flik_submit_batch_tasks"].observe)
     tenants, keys = TenantStore(database), KeyStore(database)
     directory = Directory(keys, tenants, config.limits)
+    replica = uuid4().hex[:8]
+    snapshots = Snapshots(config.redis_url, config.region, replica, lambda: (measured.text(), by_tenant.text())).open()
     allowances = Allowances(RemoteLimiter().lend, measured=measured).open()
     levels = QueueLevels(queue.load)
     hub = Hub(HistoryStore(database), hot)
     measured["flik_followers"].set_function(lambda: hub.followers)
     feed = FeedReader(config.redis_url, hub.hear, hub.note_live)
-    loops = [asyncio.create_task(each.run(), name=type(each).__name__) for each in (levels, hub, feed)]
+    loops = [asyncio.create_task(each.run(), name=type(each).__name__) for each in (levels, hub, feed, snapshots)]
     try:
         async with open_issuer(config.issuer) as issuer:
             yield Parts(
                 region=config.region, regions=config.regions, public_url=config.public_url, tasks=tasks, hot=hot,
                 queue=queue, commit=commit, artifacts=open_store(config.artifact_url, measured),
                 signing_key=config.signing_key, artifact_url_ttl_s=config.artifact_url_ttl_s, measured=measured,
-                by_tenant=by_tenant,
+                snapshots=snapshots,
                 directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,
                 hub=hub, followers=Followers(config.followers, config.followers_per_key),
                 is_open=config.is_open, admission=Admission(allowances, levels, config.queue_bounds, by_tenant),
@@ -111,6 +115,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
+        await snapshots.close()
         await allowances.close()
         await directory.close()
         await hot.close()

@@ -54,15 +54,17 @@ class ModelReplica:
         self._identity = Worker(
             f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}", config.task_type, config.version
         )
+        artifacts = open_store(config.artifact_url)
         self._worker = TaskWorker(
             self._identity,
             self._queue,
             providers.build(config.provider, speed=config.simulated_speed),
-            open_store(config.artifact_url),
+            artifacts,
             catalog.read_payload,
             slots=config.slots,
             heartbeat_s=config.heartbeat_s,
             drain_s=config.drain_s,
+            breakers=lambda: (artifacts.tally(),),
         )
         self._working = asyncio.get_running_loop().create_task(self._worker.run())
 

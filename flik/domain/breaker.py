@@ -25,9 +25,10 @@ in step: 0.5 s, 1, 2, 4, 5, 5 s become 0.25 to 0.5, 0.5 to 1, ... 2.5 to 5 s.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import NamedTuple
 
 LEAST_RETRY_AFTER_S = 0.1
 
@@ -46,6 +47,20 @@ class Verdict(Enum):
     ANSWERED = "answered"  # it works: with a result, or with an error of its own
     AWAY = "away"  # refused to connect, or did not answer in time
     UNKNOWN = "unknown"  # called off, or cut before it said anything: proves nothing
+
+
+class Tally(NamedTuple):
+    """What is told of a breaker: its state now; how often it opened and what it refused since its process started."""
+
+    dependency: str
+    state: int = State.CLOSED
+    opened: int = 0
+    refused: int = 0
+
+
+def worst(states: Iterable[int]) -> int:
+    """Return the state that says most about a dependency that several look at: OPEN before HALF_OPEN before CLOSED."""
+    return max(states, key=(State.CLOSED, State.HALF_OPEN, State.OPEN).index, default=State.CLOSED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,21 @@ to the tenant, whoever submits for it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from flik.domain.task import Priority, TaskFilter
+
+TENANT_ID = r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$"  # the ids of tenants, as JSON Schema writes it; 0002_tenants.sql agrees
+MAX_TENANT_ID_CHARS = 128
+
+
+def is_tenant_id(text: str) -> bool:
+    """Return whether a tenant can have this id."""
+    return len(text) <= MAX_TENANT_ID_CHARS and re.fullmatch(TENANT_ID[:-1], text) is not None  # `$` lets a \n pass
 
 
 class Scope(StrEnum):

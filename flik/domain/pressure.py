@@ -66,12 +66,16 @@ class TooFull:
     retry_after_s: float
 
 
+def room(level: Level, priority: int, bounds: Sequence[int]) -> int:
+    """Return how many more tasks of `priority` are taken."""
+    return max(0, bounds[priority] - level.waiting)
+
+
 def refusal(level: Level, priority: int, count: int, bounds: Sequence[int]) -> TooFull | None:
     """Return why `count` more tasks of `priority` are not taken; None: they are."""
-    bound = bounds[priority]
-    if level.waiting + count <= bound:
+    if count <= room(level, priority, bounds):
         return None
-    return TooFull(until_below(level, RELIEF * bound - count))
+    return TooFull(until_below(level, RELIEF * bounds[priority] - count))
 
 
 def until_below(level: Level, target: float) -> float:

@@ -189,6 +189,15 @@ class TaskView(NamedTuple):
     progress: float | None = None
 
 
+class DeadLetter(NamedTuple):
+    """What has to be known of a task that failed for good to let it in again."""
+
+    task_id: str
+    tenant_id: str
+    task_type: str
+    priority: int
+
+
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
     """Which tasks to list; None means any. `before_id` is where the last page ended."""

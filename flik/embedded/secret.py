@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from pathlib import Path
 
 from flik.errors import StartupRefused
@@ -55,7 +56,7 @@ def keep_secret(path: Path, text: str) -> None:
 def _draft(path: Path, text: str) -> Path:
     """Write a file beside `path`, readable by its owner only from its first moment on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}")
     draft.unlink(missing_ok=True)  # left by a crash, perhaps with another mode
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(text.encode())

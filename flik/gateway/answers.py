@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from flik.artifacts import link
 from flik.domain.event import STATUS_AFTER, Event, Kind
 from flik.domain.task import Status, StoredArtifact, TaskView
+
+LOOK_AGAIN: Mapping[str, str] = {"Retry-After": "1"}
+"""The header of an answer about a task that has not ended: whoever polls may come back after a second."""
 
 
 @lru_cache(maxsize=1024)  # the tasks of a batch share a few milliseconds

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from flik import schemas
-from flik.domain.identity import Scope
-from flik.gateway import cursor, filters, problems
+from flik.domain.identity import AuditEntry, Scope
+from flik.gateway import cursor, filters, pages, problems
 from flik.gateway.answers import iso
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import parts_of
-from flik.gateway.responses import json_response
 
 router = APIRouter(prefix="/api/v1", tags=["audit"])
 
@@ -26,18 +27,22 @@ async def list_audit(request: Request) -> Response:
     """List what operators did, newest first."""
     await authenticate(request, Scope.ADMIN)
     wanted = filters.read_filter(request.query_params, ())
-    found = await parts_of(request).audit.list(before_id=wanted.before_id, limit=wanted.limit + 1)
-    items = [
-        {
-            "entryId": entry.entry_id,
-            "at": iso(entry.at),
-            "actor": entry.actor,
-            "action": entry.action,
-            "subject": entry.subject,
-            "detail": entry.detail,
-            "requestId": entry.request_id,
-        }
-        for entry in found[: wanted.limit]
-    ]
-    following = cursor.encode(found[wanted.limit - 1].entry_id) if len(found) > wanted.limit else None
-    return json_response({"items": items, "nextCursor": following})
+    find = parts_of(request).audit.list
+    return await pages.answer(
+        lambda limit: find(before_id=wanted.before_id, limit=limit),
+        wanted.limit,
+        _answer,
+        lambda entry: cursor.encode(entry.entry_id),
+    )
+
+
+def _answer(entry: AuditEntry) -> dict[str, Any]:
+    return {
+        "entryId": entry.entry_id,
+        "at": iso(entry.at),
+        "actor": entry.actor,
+        "action": entry.action,
+        "subject": entry.subject,
+        "detail": entry.detail,
+        "requestId": entry.request_id,
+    }

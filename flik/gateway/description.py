@@ -22,11 +22,12 @@ from pydantic.json_schema import models_json_schema
 from flik import errors, schemas
 from flik.catalog import TASK_TYPES, TaskType
 from flik.errors import FieldError
-from flik.gateway import problems
+from flik.gateway import headers, problems
 
 _REF = "#/components/schemas/{model}"
 _SHARED = (401, 403, 500, 503)
 """What every route below /api/ can answer, whatever it is for."""
+_RATE = ("RateLimit", "RateLimit-Policy")
 _TASK_ID = "01998b6f-3c1e-7cc0-9d21-6c1f0b3a5e77"
 _SAID = (
     errors.MalformedBody("the body is not valid JSON: unexpected end of data: line 1 column 12 (char 11)"),
@@ -77,6 +78,7 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     parts = getattr(app.state, "parts", None)
     components["schemas"] = {**components.get("schemas", {}), **_models(parts.regions if parts else ())}
     components["examples"] = dict(_examples())
+    components["headers"] = dict(headers.DESCRIBED)
     components["securitySchemes"] = {
         "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key of a tenant."}
     }
@@ -94,6 +96,10 @@ def _complete(operation: dict[str, Any], *, protected: bool) -> None:
         answer = operation["responses"].setdefault(str(status), shared)
         examples = answer.get("content", {}).get(problems.PROBLEM_TYPE, {}).get("examples", {})
         examples.update(shared["content"][problems.PROBLEM_TYPE]["examples"])
+    passes_the_door = "429" in operation["responses"]
+    for status, answer in operation["responses"].items():
+        rate = _RATE if passes_the_door and (status[0] == "2" or status == "429") else ()
+        answer["headers"] = {**answer.get("headers", {}), **headers.told("X-Request-ID", *rate)["headers"]}
 
 
 def _examples() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from starlette.datastructures import QueryParams
 
+from flik import schemas
 from flik.errors import FieldError, InvalidRequest
 from flik.gateway import filters
 from flik.gateway.body import escape
@@ -77,7 +78,7 @@ def described(*, with_status: bool) -> dict[str, Any]:
         for name, (most, default) in _NUMBERS.items()
     ]
     words = [_parameter("status", {"type": "string", "enum": list(WORDS)})] if with_status else []
-    return {"parameters": [*words, _parameter("tenant_id", filters.TENANT_ID), *numbers]}
+    return {"parameters": [*words, _parameter("tenant_id", schemas.TENANT_ID_SCHEMA), *numbers]}
 
 
 def _parameter(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:

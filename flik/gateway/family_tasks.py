@@ -31,7 +31,7 @@ from flik.domain.identity import Scope
 from flik.domain.task import NewTask, Status, TaskFilter, TaskView
 from flik.errors import FieldError, InvalidParameters, InvalidRequest, StateConflict
 from flik.gateway import family_models as models
-from flik.gateway import family_pages, idempotency, problems, service
+from flik.gateway import family_pages, headers, idempotency, problems, service
 from flik.gateway.answers import iso
 from flik.gateway.body import read_json, read_model
 from flik.gateway.family_words import SHOWN_PRIORITY, WORD_OF, WORDS, in_their_words, priority_of
@@ -81,11 +81,8 @@ router = APIRouter(prefix="/api/tasks", tags=["families"], route_class=_FamilyRo
 async def _generate(request: Request, task_type: str) -> Response:
     caller = await authenticate(request, Scope.SUBMIT)
     wanted = read_model(models.TaskSubmitRequest, await read_json(request))
-    tenant_id = wanted.tenant_id or caller.tenant_id
-    if tenant_id is None:
-        raise InvalidRequest((FieldError("/tenant_id", "is required, as the key belongs to no tenant"),))
     document = {
-        "tenantId": tenant_id,
+        "tenantId": wanted.tenant_id,
         "taskType": task_type,
         "priority": int(priority_of(wanted.priority)),
         "payload": wanted.parameters,
@@ -120,7 +117,10 @@ def _add_families() -> None:
             status_code=202,
             summary=f"Submit {'an' if name[0] in 'AEIOU' else 'a'} {name} task",
             response_model=models.TaskSubmitResponse,
-            responses=problems.responses(*(each for each in problems.SUBMITTING if each != 422), InvalidParameters),
+            responses={
+                **problems.responses(*(each for each in problems.SUBMITTING if each != 422), InvalidParameters),
+                202: headers.told("Location", "Idempotency-Replayed"),
+            },
             openapi_extra={
                 "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
                 "parameters": [idempotency.PARAMETER],
@@ -255,7 +255,7 @@ async def _newest(request: Request, wanted: TaskFilter, word: str | None) -> lis
     "/health",
     name="get_family_health",
     response_model=models.HealthResponse,
-    responses={503: {"model": models.HealthResponse}},
+    responses={503: {"model": models.HealthResponse, **headers.told("Retry-After")}},
     openapi_extra={"security": []},
 )
 async def get_health(request: Request) -> Response:
@@ -280,8 +280,8 @@ async def cancel_one(request: Request, task_id: Uuid) -> Response:
     name="retry_family_task",
     status_code=202,
     response_model=models.TaskStatusResponse,
-    responses=_MOVE,
+    responses=problems.responses(*_SHARED, 404, StateConflict, *problems.READMITTING),
 )
 async def retry_one(request: Request, task_id: Uuid) -> Response:
-    """Queue a failed task for another round of attempts."""
+    """Queue a failed task for another round of attempts; it passes the door as one that is submitted."""
     return json_response(shown(request, await retry(request, task_id)), 202)

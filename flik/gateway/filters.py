@@ -11,12 +11,12 @@ from starlette.datastructures import QueryParams
 
 from flik import schemas
 from flik.catalog import TASK_TYPES
+from flik.domain.identity import is_tenant_id
 from flik.domain.task import Status, TaskFilter
 from flik.errors import FieldError, InvalidRequest
 from flik.gateway import cursor
 from flik.gateway.body import escape
 
-TENANT_ID: Mapping[str, Any] = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": schemas.TENANT_ID}
 _ERROR_CODE: Mapping[str, Any] = {
     "type": "string",
     "minLength": 1,
@@ -28,7 +28,7 @@ _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "status": {"type": "string", "enum": [status.value for status in Status]},
     "taskType": {"type": "string", "enum": list(TASK_TYPES)},
     "priority": {"type": "integer", "minimum": 0, "maximum": 2},
-    "tenantId": TENANT_ID,
+    "tenantId": schemas.TENANT_ID_SCHEMA,
     "errorCode": _ERROR_CODE,
     "createdAfter": _TIME,
     "createdBefore": _TIME,
@@ -93,7 +93,9 @@ def read_tenant_id(value: str | None, name: str) -> str | None:
     Raises:
         InvalidRequest: no tenant can have it.
     """
-    return _text(value, name, TENANT_ID, "1 to 128 letters, digits and . _ : @ - that begin with a letter or digit")
+    if value is not None and not is_tenant_id(value):
+        raise _refused(name, "must be 1 to 128 letters, digits and . _ : @ - that begin with a letter or digit")
+    return value
 
 
 def _text(value: str | None, name: str, schema: Mapping[str, Any], words: str) -> str | None:

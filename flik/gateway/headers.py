@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable
-from typing import TypeVar
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -27,6 +27,34 @@ STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 EXPOSED = (
     "Location", "Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-ID", "Idempotency-Replayed"
 )  # fmt: skip
+DESCRIBED: Mapping[str, dict[str, Any]] = {
+    "Location": {
+        "description": "Where what was made is to be found.",
+        "schema": {"type": "string", "format": "uri"},
+    },
+    "Retry-After": {
+        "description": "Whole seconds after which to look or to come again.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "RateLimit": {
+        "description": "What is left of the tenant's rate (draft-ietf-httpapi-ratelimit-headers-10): `r` tasks now, "
+        "`t` seconds until the burst is whole again or, after a refusal, until it is worth to come again.",
+        "schema": {"type": "string", "pattern": r'^"tasks";r=[0-9]+;t=[0-9]+$'},
+    },
+    "RateLimit-Policy": {
+        "description": "The tenant's rate: a burst of `q` tasks, which comes in within `w` seconds.",
+        "schema": {"type": "string", "pattern": r'^"tasks";q=[0-9]+(?:;w=[0-9]+)?$'},
+    },
+    "X-Request-ID": {
+        "description": "The id of the request: the caller's, or one that Flik made. Logs and tasks carry it.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+    },
+    "Idempotency-Replayed": {
+        "description": "There when the answer is that of an earlier request under the same `Idempotency-Key`.",
+        "schema": {"type": "string", "const": "true"},
+    },
+}
+"""Headers of answers as OpenAPI describes them, under `components.headers`."""
 _USABLE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _ALLOWED_HEADERS = (
     "Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID", "traceparent", "tracestate", "Last-Event-ID",
@@ -37,6 +65,11 @@ _Number = TypeVar("_Number", int, float)
 _QUOTA = "flik_quota"  # where a request's scope keeps what `note_quota` noted
 _YEAR_S = 365 * 86_400
 _MAX_INTEGER = 999_999_999_999_999  # the largest Integer of a structured field (RFC 9651, section 3.3.1)
+
+
+def told(*names: str) -> dict[str, Any]:
+    """Return the OpenAPI fragment of an answer that can have these headers."""
+    return {"headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names}}
 
 
 def read_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

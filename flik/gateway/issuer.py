@@ -10,7 +10,6 @@ A token cannot be revoked one by one: it works until it expires or its key leave
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,12 +21,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from flik.domain.identity import Caller, Scope
+from flik.domain.identity import Caller, Scope, is_tenant_id
 
 CLOCK_SKEW_S = 5.0  # for `nbf` alone: an issuer's clock may be ahead
 MAX_SUBJECT_CHARS = 200
 _RSA_BITS = range(2_048, 8_193)  # RFC 7518, section 3.3; the upper bound is what a check may cost
-_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}", re.ASCII)
 PublicKey = RSAPublicKey | EllipticCurvePublicKey
 
 
@@ -105,7 +103,7 @@ class Issuer:
         tenant_id = claims.get(self._config.tenant_claim)
         if tenant_id is None and Scope.ADMIN not in scopes:
             return None
-        if tenant_id is not None and not (isinstance(tenant_id, str) and _TENANT.fullmatch(tenant_id)):
+        if tenant_id is not None and not (isinstance(tenant_id, str) and is_tenant_id(tenant_id)):
             return None
         return Caller(tenant_id, scopes, f"jwt:{_subject(claims.get('sub'))}")
 

@@ -19,7 +19,7 @@ from flik.domain import key as api_keys
 from flik.domain.identity import Scope
 from flik.domain.key import ApiKey, Kind
 from flik.errors import FieldError, InvalidRequest, KeyNotFound
-from flik.gateway import cursor, filters, paths, problems
+from flik.gateway import cursor, filters, headers, pages, paths, problems
 from flik.gateway.answers import iso
 from flik.gateway.body import read_json, read_model
 from flik.gateway.identity import authenticate
@@ -37,7 +37,7 @@ router = APIRouter(prefix="/api/v1", tags=["keys"])
     "/keys",
     status_code=201,
     response_model=schemas.KeyMade,
-    responses=problems.responses(400, 401, 403, 413, 415, 422, 503),
+    responses={**problems.responses(400, 401, 403, 413, 415, 422, 503), 201: headers.told("Location")},
     openapi_extra=json_body(schemas.NewKey),
 )
 async def create_key(request: Request) -> Response:
@@ -49,8 +49,8 @@ async def create_key(request: Request) -> Response:
     made = await parts_of(request).keys.create(record, api_keys.digest(text), by(request, caller))
     if made is None:
         raise InvalidRequest((FieldError("/tenantId", "is not a tenant; POST /api/v1/tenants makes one"),))
-    headers = {"Location": f"{base_url(request)}/api/v1/keys/{made.key_id}", "Cache-Control": "no-store"}
-    return json_response({**_answer(made), "key": text}, 201, headers)
+    sent = {"Location": f"{base_url(request)}/api/v1/keys/{made.key_id}", "Cache-Control": "no-store"}
+    return json_response({**_answer(made), "key": text}, 201, sent)
 
 
 @router.get(
@@ -63,12 +63,13 @@ async def list_keys(request: Request) -> Response:
     """List keys, revoked ones too, newest first."""
     await authenticate(request, Scope.ADMIN)
     wanted = filters.read_filter(request.query_params, _FILTERS)
-    found = await parts_of(request).keys.list(
-        tenant_id=wanted.tenant_id, before_id=wanted.before_id, limit=wanted.limit + 1
+    find = parts_of(request).keys.list
+    return await pages.answer(
+        lambda limit: find(tenant_id=wanted.tenant_id, before_id=wanted.before_id, limit=limit),
+        wanted.limit,
+        _answer,
+        lambda key: cursor.encode(key.key_id),
     )
-    items = found[: wanted.limit]
-    following = cursor.encode(items[-1].key_id) if len(found) > wanted.limit else None
-    return json_response({"items": [_answer(key) for key in items], "nextCursor": following})
 
 
 @router.delete(

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from flik.artifacts.store import ArtifactStore
 from flik.gateway.issuer import Issuer
 from flik.live.results import LiveResults
+from flik.live.snapshots import Snapshots
 from flik.pipeline.admit import Admission
 from flik.pipeline.directory import Directory
 from flik.pipeline.follow import Hub
@@ -41,7 +42,7 @@ class Parts:
     signing_key: bytes
     artifact_url_ttl_s: int
     measured: Metrics
-    by_tenant: Metrics  # shown to operators only
+    snapshots: Snapshots  # its texts: `measured`, and `by_tenant`, which is shown to operators only
     directory: Directory
     tenants: TenantStore
     keys: KeyStore

@@ -14,18 +14,10 @@ from fastapi import Path
 from flik import schemas
 
 _UUID = r"^[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
-_MAX_TENANT_ID_CHARS = 128
 Uuid = Annotated[str, Path(json_schema_extra={"format": "uuid", "pattern": _UUID})]
-TenantId = Annotated[
-    str, Path(json_schema_extra={"minLength": 1, "maxLength": _MAX_TENANT_ID_CHARS, "pattern": schemas.TENANT_ID})
-]
+TenantId = Annotated[str, Path(json_schema_extra=schemas.TENANT_ID_SCHEMA)]
 
 
 def is_uuid(raw: str) -> bool:
     """Return whether a part of a path can be the id of a task or a key."""
     return re.fullmatch(_UUID[:-1], raw) is not None  # a `$` would let a line feed pass
-
-
-def is_tenant_id(raw: str) -> bool:
-    """Return whether a tenant can have this id."""
-    return len(raw) <= _MAX_TENANT_ID_CHARS and re.fullmatch(schemas.TENANT_ID[:-1], raw) is not None

@@ -134,6 +134,10 @@ SUBMITTING = (
     errors.TenantQueueFull, errors.QueueFull, errors.PriorityNotAllowed, errors.PayloadTooLarge,
 )  # fmt: skip
 """What every route that submits tasks can answer."""
+READMITTING = (
+    errors.TenantUnknown, errors.RateLimited, errors.TenantQueueFull, errors.QueueFull, errors.PriorityNotAllowed,
+)  # fmt: skip
+"""What the door says to tasks that are to be queued again."""
 PROBLEM_TYPE = "application/problem+json"
 _COME_BACK_S = 1.0  # where nothing better is known
 _COME_BACK = frozenset({429, 503})
@@ -158,6 +162,8 @@ def responses(*answers: int | type[errors.FlikError]) -> dict[int | str, dict[st
         answer = found.setdefault(status, _described(status))
         examples = answer["content"][PROBLEM_TYPE]["examples"]
         examples[code] = {"$ref": f"#/components/examples/{code}"}
+        if status in _COME_BACK or code == errors.IdempotencyInFlight.code:
+            answer["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
     return found
 
 
@@ -172,11 +178,7 @@ def _code_and_status(answer: int | type[errors.FlikError]) -> tuple[str, int]:
 def _described(status: int) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/Problem"}
     content = {PROBLEM_TYPE: {"schema": schema, "examples": {}}}
-    described: dict[str, Any] = {"description": http.HTTPStatus(status).phrase, "content": content}
-    if status in _COME_BACK:
-        seconds = {"type": "integer", "minimum": 1}
-        described["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": seconds}}
-    return described
+    return {"description": http.HTTPStatus(status).phrase, "content": content}
 
 
 def request_id_of(request: HTTPConnection) -> str:

@@ -8,15 +8,16 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from fastapi import APIRouter, Request
-from prometheus_client import generate_latest
 from starlette.responses import PlainTextResponse, Response
 
 from flik import __version__, schemas
 from flik.domain.identity import Scope
 from flik.errors import RequestError, Unavailable
+from flik.gateway import headers
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import Parts, parts_of
 from flik.gateway.responses import json_response
+from flik.telemetry import labelled, merged
 
 _PATIENCE_S = 2.0
 _log = logging.getLogger("flik.gateway")
@@ -32,7 +33,9 @@ async def get_status(request: Request) -> Response:
     return json_response({"service": "flik", "version": __version__, "region": parts.region, "links": links})
 
 
-@router.get("/health", response_model=schemas.Health, responses={503: {"model": schemas.Health}})
+@router.get(
+    "/health", response_model=schemas.Health, responses={503: {"model": schemas.Health, **headers.told("Retry-After")}}
+)
 async def get_health(request: Request) -> Response:
     """Say whether Flik can do its work. Redis is shown, but nothing that was promised needs it."""
     parts = parts_of(request)
@@ -77,14 +80,17 @@ def _note_failure(asked: asyncio.Future[_T]) -> None:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def get_metrics(request: Request) -> Response:
-    """Return the metrics of this gateway replica and of the region's queue, as Prometheus text.
+    """Return the metrics of the region's gateway replicas, queue and models, as Prometheus text.
 
-    Those that name tenants are for an operator's key only.
+    Those that name tenants are for an operator's key only. While Redis is away, this replica shows itself alone.
     """
     parts = parts_of(request)
-    registries = [parts.measured.registry, *([parts.by_tenant.registry] if await _is_operator(request) else [])]
-    own = "".join(generate_latest(registry).decode() for registry in registries)
-    text = own + (await _soon(parts.queue.metrics()) or "# the queue is not available\n")
+    shown = slice(None if await _is_operator(request) else 1)
+    replicas, queue = await asyncio.gather(_soon(parts.snapshots.exchange()), _soon(parts.queue.metrics()))
+    if replicas is None:
+        replicas = {parts.snapshots.replica: parts.snapshots.read()}
+    gateways = [labelled(text, "replica", name) for name, texts in sorted(replicas.items()) for text in texts[shown]]
+    text = merged(*gateways, queue or "# the queue is not available\n")
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

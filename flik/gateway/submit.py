@@ -25,16 +25,14 @@ from flik.domain import trace
 from flik.domain.identity import Caller, Scope, Tenant
 from flik.domain.task import NewTask
 from flik.errors import FieldError, FlikError, InvalidRequest, RequestError
-from flik.gateway import answers, filters, headers, idempotency, prefer, problems
+from flik.gateway import answers, door, filters, headers, idempotency, prefer, problems
 from flik.gateway.body import escape, read_json, read_model
 from flik.gateway.identity import authenticate, tenant_of
 from flik.gateway.parts import Parts, base_url, parts_of
 from flik.gateway.responses import json_body, json_response
 from flik.gateway.tasks import answers_for
-from flik.pipeline.admit import Verdict
 
 MAX_PAYLOAD_BYTES = 256 * 1024
-POLL_AFTER_S = 1
 PROBLEMS = problems.responses(*problems.SUBMITTING)
 Item = NewTask | FlikError
 router = APIRouter(prefix="/api/v1", tags=["tasks"])
@@ -44,7 +42,11 @@ router = APIRouter(prefix="/api/v1", tags=["tasks"])
     "/tasks",
     status_code=202,
     response_model=schemas.Submitted,
-    responses={200: {"model": schemas.TaskAnswer, "description": "It has ended, with `Prefer: wait`."}, **PROBLEMS},
+    responses={
+        **PROBLEMS,
+        200: {"model": schemas.TaskAnswer, "description": "It has ended, with `Prefer: wait`."},
+        202: headers.told("Location", "Retry-After", "Idempotency-Replayed"),
+    },
     openapi_extra={**json_body(schemas.TaskRequest), "parameters": [idempotency.PARAMETER, prefer.PARAMETER]},
 )
 async def submit_task(request: Request) -> Response:
@@ -71,7 +73,7 @@ async def _when_ended(request: Request, caller: Caller, stored: Response, within
 
 def _accepted(request: Request, task: NewTask) -> Response:
     answer = answers.submitted(task.task_id, task.created_at, base_url(request))
-    return json_response(answer, 202, {"Location": answer["statusUrl"], "Retry-After": str(POLL_AFTER_S)})
+    return json_response(answer, 202, {"Location": answer["statusUrl"], **answers.LOOK_AGAIN})
 
 
 async def submit(request: Request, caller: Caller, document: Any, answer_to: Callable[[NewTask], Response]) -> Response:
@@ -83,13 +85,13 @@ async def submit(request: Request, caller: Caller, document: Any, answer_to: Cal
         Unavailable: PostgreSQL or the limiter is away.
     """
     key = idempotency.key_of(request)
-    task = read_task(document, origin_of(request), parts_of(request))
+    task = read_task(document, caller, origin_of(request), parts_of(request))
     tenant = await tenant_of(request, caller, task.tenant_id)
     asked = idempotency.keyed_request(request, key, task.tenant_id, document)
     replay = await idempotency.replay_of(request, asked)
     if replay is not None:
         return replay
-    refused = (await _at_the_door(request, tenant, (task,))).refusals[0]
+    refused = (await door.admit(request, tenant, (task,))).refusals[0]
     if refused is not None:
         raise refused
     return await idempotency.store(request, (task,), asked, answer_to(task))
@@ -99,7 +101,7 @@ async def submit(request: Request, caller: Caller, document: Any, answer_to: Cal
     "/tasks:batch",
     status_code=207,
     response_model=schemas.BatchAnswer,
-    responses=PROBLEMS,
+    responses={**PROBLEMS, 207: headers.told("Idempotency-Replayed")},
     openapi_extra={**json_body(schemas.BatchRequest), "parameters": [idempotency.PARAMETER]},
 )
 async def submit_batch(request: Request) -> Response:
@@ -111,7 +113,7 @@ async def submit_batch(request: Request) -> Response:
     key = idempotency.key_of(request)
     document = await read_json(request)
     origin, parts = origin_of(request), parts_of(request)
-    items = [_read(task, f"/tasks/{index}", origin, parts) for index, task in enumerate(_batch_of(document))]
+    items = [_read(task, f"/tasks/{index}", caller, origin, parts) for index, task in enumerate(_batch_of(document))]
     readable = next((item for item in items if isinstance(item, NewTask)), None)
     tenants = await _tenants_of(request, caller, items)
     items = [_unless_refused(item, tenants) for item in items]
@@ -141,9 +143,9 @@ def _batch_of(document: Any) -> list[Any]:
     return tasks
 
 
-def _read(document: Any, pointer: str, origin: Origin, parts: Parts) -> Item:
+def _read(document: Any, pointer: str, caller: Caller, origin: Origin, parts: Parts) -> Item:
     try:
-        return read_task(document, origin, parts, pointer)
+        return read_task(document, caller, origin, parts, pointer)
     except RequestError as error:
         return error
 
@@ -171,16 +173,9 @@ async def _admitted(request: Request, tenants: Mapping[str, Any], items: list[It
     for tenant_id, tenant in tenants.items():
         tasks = [item for item in items if isinstance(item, NewTask) and item.tenant_id == tenant_id]
         if tasks:
-            verdict = await _at_the_door(request, tenant, tasks)
+            verdict = await door.admit(request, tenant, tasks)
             said.update((task.task_id, refused) for task, refused in zip(tasks, verdict.refusals, strict=True))
     return [said[item.task_id] or item if isinstance(item, NewTask) else item for item in items]
-
-
-async def _at_the_door(request: Request, tenant: Tenant, tasks: Sequence[NewTask]) -> Verdict:
-    verdict = await parts_of(request).admission.admit(tenant.tenant_id, tenant.limits, tasks)
-    if verdict.quota is not None:
-        headers.note_quota(request.scope, verdict.quota)
-    return verdict
 
 
 def _raise_if_all_must_wait(items: Sequence[Item]) -> None:
@@ -216,8 +211,10 @@ def origin_of(request: Request) -> Origin:
     return Origin(problems.request_id_of(request)[:128], trace.read(request.headers.getlist("traceparent")))
 
 
-def read_task(document: Any, origin: Origin, parts: Parts, pointer: str = "") -> NewTask:
+def read_task(document: Any, caller: Caller, origin: Origin, parts: Parts, pointer: str = "") -> NewTask:
     """Return the task that a document asks for; `pointer` is where it stands in the body.
+
+    One that names no tenant is of the caller's.
 
     Raises:
         InvalidRequest: names every field that breaks a rule.
@@ -225,6 +222,9 @@ def read_task(document: Any, origin: Origin, parts: Parts, pointer: str = "") ->
     if not isinstance(document, dict):
         raise InvalidRequest((FieldError(pointer, "must be an object"),))
     wanted = read_model(schemas.TaskRequest, document, pointer)
+    tenant_id = wanted.tenant_id or caller.tenant_id
+    if tenant_id is None:
+        raise InvalidRequest((FieldError(f"{pointer}/tenantId", "is required, as the key belongs to no tenant"),))
     filters.require_known_type(wanted.task_type, pointer)
     payload = orjson.dumps(wanted.payload)
     if len(payload) > MAX_PAYLOAD_BYTES:
@@ -238,6 +238,6 @@ def read_task(document: Any, origin: Origin, parts: Parts, pointer: str = "") ->
     now = task_id.timestamp / 1000  # not another look at the clock: lists find a time by the ids of it
     deadline = None if wanted.start_deadline_s is None else now + wanted.start_deadline_s
     return NewTask(
-        str(task_id), wanted.tenant_id, wanted.task_type, wanted.priority, region, payload.decode(), now, deadline,
+        str(task_id), tenant_id, wanted.task_type, wanted.priority, region, payload.decode(), now, deadline,
         origin.request_id, origin.trace_id,
     )  # fmt: skip

@@ -10,17 +10,17 @@ from starlette.responses import Response
 
 from flik import schemas
 from flik.domain.identity import Caller, Scope
-from flik.domain.task import TERMINAL, Status, TaskFilter, TaskView
+from flik.domain.task import TERMINAL, DeadLetter, Status, TaskFilter, TaskView
 from flik.errors import FieldError, InvalidRequest, StateConflict, TaskNotFound
-from flik.gateway import answers, cursor, filters, paths, prefer, problems
+from flik.gateway import answers, cursor, door, filters, headers, pages, paths, prefer, problems
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import base_url, parts_of
 from flik.gateway.paths import Uuid
 from flik.gateway.responses import json_response
 from flik.pipeline.ports import Moved
 
-POLL_AFTER_S = 1
 MOVE_PROBLEMS = problems.responses(401, 404, 409, 422, 503)
+RETRY_PROBLEMS = problems.responses(401, 404, 409, 422, 503, *problems.READMITTING)
 _OF_ONE = problems.responses(401, 404, 422, 503)
 router = APIRouter(prefix="/api/v1", tags=["tasks"])
 
@@ -44,11 +44,13 @@ async def page(request: Request, wanted: TaskFilter | None) -> Response:
     """Answer one page of tasks; an empty one for None."""
     if wanted is None:
         return json_response({"items": [], "nextCursor": None})
-    found = await parts_of(request).tasks.find(replace(wanted, limit=wanted.limit + 1))
-    items = found[: wanted.limit]
-    following = cursor.encode(items[-1].task_id) if len(found) > wanted.limit else None
-    build = answers_for(request)
-    return json_response({"items": [build.task(view) for view in items], "nextCursor": following})
+    find = parts_of(request).tasks.find
+    return await pages.answer(
+        lambda limit: find(replace(wanted, limit=limit)),
+        wanted.limit,
+        answers_for(request).task,
+        lambda view: cursor.encode(view.task_id),
+    )
 
 
 def read_task_id(raw: str) -> str:
@@ -65,7 +67,7 @@ def read_task_id(raw: str) -> str:
 @router.get(
     "/tasks/{task_id}",
     response_model=schemas.TaskAnswer,
-    responses=_OF_ONE,
+    responses={**_OF_ONE, 200: headers.told("Retry-After")},  # while it has not ended
     openapi_extra={"parameters": [prefer.PARAMETER]},
 )
 async def get_task(request: Request, task_id: Uuid) -> Response:
@@ -76,9 +78,8 @@ async def get_task(request: Request, task_id: Uuid) -> Response:
     if waited_s and view.status not in TERMINAL:
         await prefer.has_ended(request, caller, view.task_id, waited_s)
         view = await find_task(request, caller, view.task_id)
-    answer = json_response(answers_for(request).task(view))
-    if view.status not in TERMINAL:
-        answer.headers["Retry-After"] = str(POLL_AFTER_S)
+    look_again = {} if view.status in TERMINAL else answers.LOOK_AGAIN
+    answer = json_response(answers_for(request).task(view), headers=look_again)
     if waited_s:
         prefer.note_applied(answer, waited_s)
     return answer
@@ -134,9 +135,9 @@ async def cancel_task(request: Request, task_id: Uuid) -> Response:
     return json_response(answers_for(request).task(await cancel(request, task_id)))
 
 
-@router.post("/tasks/{task_id}/retry", status_code=202, response_model=schemas.TaskAnswer, responses=MOVE_PROBLEMS)
+@router.post("/tasks/{task_id}/retry", status_code=202, response_model=schemas.TaskAnswer, responses=RETRY_PROBLEMS)
 async def retry_task(request: Request, task_id: Uuid) -> Response:
-    """Queue a failed task for another round of attempts."""
+    """Queue a failed task for another round of attempts; it passes the door as one that is submitted."""
     return json_response(answers_for(request).task(await retry(request, task_id)), 202)
 
 
@@ -158,10 +159,16 @@ async def retry(request: Request, raw_id: str) -> TaskView:
     Raises:
         TaskNotFound: it is not there, or another tenant's.
         StateConflict: it has not failed.
-        Unavailable: the queue or PostgreSQL is away.
+        RequestError: the tenant's limits do not allow it.
+        QueueFull: no more work of its priority is taken now.
+        Unavailable: the queue, PostgreSQL or the limiter is away.
     """
-    task_id = await movable(request, raw_id)
-    return await _moved(request, task_id, await parts_of(request).queue.retry(task_id), "retried")
+    caller = await authenticate(request, Scope.SUBMIT)
+    view = await _own(request, caller, read_task_id(raw_id))
+    if view.status != Status.FAILED:
+        raise StateConflict(view.task_id, view.status, "retried")
+    await door.readmit(request, caller, DeadLetter(view.task_id, view.tenant_id, view.task_type, view.priority))
+    return await _moved(request, view.task_id, await parts_of(request).queue.retry(view.task_id), "retried")
 
 
 async def movable(request: Request, raw: str) -> str:
@@ -173,10 +180,15 @@ async def movable(request: Request, raw: str) -> str:
     caller = await authenticate(request, Scope.SUBMIT)
     task_id = read_task_id(raw)
     if not caller.is_operator:
-        view = await parts_of(request).tasks.get(task_id)
-        if view is None or not caller.sees(view.tenant_id):
-            raise TaskNotFound(task_id)
+        await _own(request, caller, task_id)
     return task_id
+
+
+async def _own(request: Request, caller: Caller, task_id: str) -> TaskView:
+    view = await parts_of(request).tasks.get(task_id)
+    if view is None or not caller.sees(view.tenant_id):
+        raise TaskNotFound(task_id)
+    return view
 
 
 async def _moved(request: Request, task_id: str, moved: Moved | None, action: str) -> TaskView:

@@ -11,9 +11,9 @@ from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
 from flik import errors, schemas
-from flik.domain.identity import Caller, Limits, OwnLimits, Scope, TenantRecord
+from flik.domain.identity import Caller, Limits, OwnLimits, Scope, TenantRecord, is_tenant_id
 from flik.errors import TenantExists, TenantNotFound
-from flik.gateway import cursor, filters, paths, problems
+from flik.gateway import cursor, filters, headers, pages, problems
 from flik.gateway.answers import iso
 from flik.gateway.body import read_json, read_model
 from flik.gateway.identity import authenticate
@@ -35,7 +35,7 @@ def by(request: Request, caller: Caller) -> By:
     "/tenants",
     status_code=201,
     response_model=schemas.TenantAnswer,
-    responses=problems.responses(*_WRITE_PROBLEMS, errors.TenantExists),
+    responses={**problems.responses(*_WRITE_PROBLEMS, errors.TenantExists), 201: headers.told("Location")},
     openapi_extra=json_body(schemas.NewTenant),
 )
 async def create_tenant(request: Request) -> Response:
@@ -62,11 +62,13 @@ async def list_tenants(request: Request) -> Response:
     await authenticate(request, Scope.ADMIN)
     limit, after = filters.read_page(request.query_params)
     parts = parts_of(request)
-    found = await parts.tenants.list(after="" if after is None else cursor.decode_name(after), limit=limit + 1)
-    items = found[:limit]
-    following = cursor.encode_name(items[-1].tenant_id) if len(found) > limit else None
-    answers = [_answer(record, parts.directory.defaults) for record in items]
-    return json_response({"items": answers, "nextCursor": following})
+    name = "" if after is None else cursor.decode_name(after)
+    return await pages.answer(
+        lambda count: parts.tenants.list(after=name, limit=count),
+        limit,
+        lambda record: _answer(record, parts.directory.defaults),
+        lambda record: cursor.encode_name(record.tenant_id),
+    )
 
 
 @router.get(
@@ -110,7 +112,7 @@ def _changes(wanted: schemas.TenantChange) -> dict[str, Any]:
 
 def _read_id(raw: str) -> str:
     """Return the id of a path; one that no tenant can have belongs to none."""
-    if not paths.is_tenant_id(raw):
+    if not is_tenant_id(raw):
         raise TenantNotFound(raw[:128])
     return raw
 

@@ -3,6 +3,7 @@
 flik:result:{taskId}    string  a completed task as JSON        expires after FLIK_HOT_TTL_S
 flik:progress:{taskId}  string  how far a running attempt is    expires after 30 s
 flik:events             channel what happens to all tasks, as it happens
+flik:metrics:{region}   hash    metrics of the region's gateway replicas, by replica    expires after 60 s
 flik:rate:epoch         hash    what Redis knows of itself and of the regions, for the rate limits; stays
 flik:rate:holder:{id}   hash    the last call of a region's limiter     expires after 60 s
 flik:rate:bucket:{tenantId}  hash  tokens of a tenant, and who holds some  expires when it is full again
@@ -23,6 +24,11 @@ def result(task_id: str) -> str:
 def progress(task_id: str) -> str:
     """Return the key of a running task's progress."""
     return f"flik:progress:{task_id}"
+
+
+def metrics(region: str) -> str:
+    """Return the key of the metrics of a region's gateway replicas."""
+    return f"flik:metrics:{region}"
 
 
 def rate_holder(holder: str) -> str:

@@ -12,6 +12,10 @@ tokens     the tenant's rate                                429 rate_limited, 42
 What is said of the queue, the backlog and the tokens is said of all tasks together: of a batch
 either all that got that far are admitted or none.
 
+Tasks that failed and are to be queued again pass the same door, but for their payloads, which are
+stored already, and not all or none: as many come in, from the front, as there is room and are tokens
+for. Whoever asks, it is the tasks' tenant who pays.
+
 Metrics: flik_tasks_refused, by code and tenant.
 """
 
@@ -23,9 +27,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from flik.domain.identity import Limits
-from flik.domain.pressure import Level, refusal, until_below
+from flik.domain.pressure import Level, refusal, room, until_below
 from flik.domain.rate import Admitted, Decision, Limited, NeverFits
-from flik.domain.task import NewTask
+from flik.domain.task import DeadLetter, NewTask
 from flik.errors import (
     ExceedsBurst,
     FlikError,
@@ -39,6 +43,8 @@ from flik.pipeline.levels import QueueLevels
 from flik.telemetry import Metrics, Names
 
 MOST_TENANT_LABELS = 200
+MOST_PAYMENTS = 10  # of one replay: each may be a call to the limiter
+Candidate = NewTask | DeadLetter
 
 
 class Spends(Protocol):
@@ -82,78 +88,128 @@ class Admission:
         Raises:
             Unavailable: the limiter is away, so nobody knows.
         """
-        refusals: list[FlikError | None] = [_forbidden(task, limits) for task in tasks]
+        refusals = [_too_urgent(task, limits) or _too_large(task, limits) for task in tasks]
         queued = 0 if limits.max_queued is None else await self._levels.queued_by(tenant_id)
         self._refuse_where_full(tasks, refusals)
         self._refuse_backlog(tenant_id, limits, queued, tasks, refusals)
-        left = [place for place, refused in enumerate(refusals) if refused is None]
+        left = _places_left(refusals)
         quota = await self._pay(tenant_id, limits, tasks, left, refusals) if left else None
         self._count(tenant_id, refusals)
         return Verdict(refusals, quota)
 
-    def _refuse_where_full(self, tasks: Sequence[NewTask], refusals: list[FlikError | None]) -> None:
+    async def readmit(self, tenant_id: str, limits: Limits, tasks: Sequence[DeadLetter]) -> Verdict:
+        """Return what becomes of failed tasks of one tenant; those without a refusal are paid for, to be queued now.
+
+        Raises:
+            Unavailable: the limiter is away, so nobody knows.
+        """
+        refusals: list[FlikError | None] = [_too_urgent(task, limits) for task in tasks]
+        queued = 0 if limits.max_queued is None else await self._levels.queued_by(tenant_id)
+        self._refuse_where_full(tasks, refusals, partly=True)
+        self._refuse_backlog(tenant_id, limits, queued, tasks, refusals, partly=True)
+        left = _places_left(refusals)
+        quota = await self._pay_for_some(tenant_id, limits, tasks, left, refusals) if left else None
+        self._count(tenant_id, refusals)
+        return Verdict(refusals, quota)
+
+    def _refuse_where_full(
+        self, tasks: Sequence[Candidate], refusals: list[FlikError | None], *, partly: bool = False
+    ) -> None:
         groups = Counter(
             (task.task_type, task.priority) for task, said in zip(tasks, refusals, strict=True) if not said
         )
         taken: Counter[str] = Counter()
+        fits: dict[tuple[str, int], int] = {}
         full: dict[tuple[str, int], QueueFull] = {}
         for (task_type, priority), count in sorted(groups.items()):  # the urgent ones first
-            level = self._levels.level(task_type)
-            said = refusal(Level(level.waiting + taken[task_type], level.drained_per_s), priority, count, self._bounds)
-            if said is None:
-                taken[task_type] += count
-            else:
-                full[task_type, priority] = QueueFull(
-                    f"the queue of {task_type} tasks of priority {priority}", said.retry_after_s
-                )
-        if full:
-            refusals[:] = [
-                said or full.get((task.task_type, task.priority)) for task, said in zip(tasks, refusals, strict=True)
-            ]
+            known = self._levels.level(task_type)
+            level = Level(known.waiting + taken[task_type], known.drained_per_s)
+            said = refusal(level, priority, count, self._bounds)
+            fits[task_type, priority] = some = (
+                count if said is None else room(level, priority, self._bounds) if partly else 0
+            )
+            taken[task_type] += some
+            if said is not None:
+                what = f"the queue of {task_type} tasks of priority {priority}"
+                full[task_type, priority] = QueueFull(what, said.retry_after_s)
+        if not full:
+            return
+        for place in _places_left(refusals):
+            group = tasks[place].task_type, tasks[place].priority
+            fits[group] -= 1
+            if fits[group] < 0:
+                refusals[place] = full[group]
 
     def _refuse_backlog(
-        self, tenant_id: str, limits: Limits, queued: int, tasks: Sequence[NewTask], refusals: list[FlikError | None]
+        self,
+        tenant_id: str,
+        limits: Limits,
+        queued: int,
+        tasks: Sequence[Candidate],
+        refusals: list[FlikError | None],
+        *,
+        partly: bool = False,
     ) -> None:
         if limits.max_queued is None:
             return
-        fresh = [task for task, said in zip(tasks, refusals, strict=True) if said is None]
-        waiting = queued + len(fresh)
-        if fresh and waiting > limits.max_queued:
-            pace = self._levels.level(fresh[0].task_type).drained_per_s
-            full = TenantQueueFull(tenant_id, limits.max_queued, until_below(Level(waiting, pace), limits.max_queued))
-            refusals[:] = [said or full for said in refusals]
+        left = _places_left(refusals)
+        if not left or queued + len(left) <= limits.max_queued:
+            return
+        waiting = queued + len(left)
+        pace = self._levels.level(tasks[left[0]].task_type).drained_per_s
+        full = TenantQueueFull(tenant_id, limits.max_queued, until_below(Level(waiting, pace), limits.max_queued))
+        for place in left[max(0, limits.max_queued - queued) if partly else 0 :]:
+            refusals[place] = full
 
     async def _pay(
         self,
         tenant_id: str,
         limits: Limits,
-        tasks: Sequence[NewTask],
+        tasks: Sequence[Candidate],
         left: Sequence[int],
         refusals: list[FlikError | None],
     ) -> Quota | None:
-        types = Counter(tasks[place].task_type for place in left)
+        decision = await self._spend(tenant_id, limits, [tasks[place] for place in left])
+        if not isinstance(decision, Admitted):
+            _refuse_unpaid(tenant_id, limits, decision, left, refusals)
+        return _quota_of(decision, limits)
+
+    async def _pay_for_some(
+        self,
+        tenant_id: str,
+        limits: Limits,
+        tasks: Sequence[Candidate],
+        left: Sequence[int],
+        refusals: list[FlikError | None],
+    ) -> Quota | None:
+        """Pay for as many as there are tokens for, from the front; the others are refused."""
+        most, paid = limits.burst, 0
+        decision: Decision = NeverFits(most)
+        for _ in range(MOST_PAYMENTS):
+            places = left[paid : paid + most]
+            if not places:
+                break
+            decision = await self._spend(tenant_id, limits, [tasks[place] for place in places])
+            if isinstance(decision, Admitted):
+                paid += len(places)
+            else:
+                most = min(decision.remaining, len(places) - 1) if isinstance(decision, Limited) else 0
+        _refuse_unpaid(tenant_id, limits, decision, left[paid:], refusals)
+        return _quota_of(decision, limits)
+
+    async def _spend(self, tenant_id: str, limits: Limits, tasks: Sequence[Candidate]) -> Decision:
+        types = Counter(task.task_type for task in tasks)
         for task_type, count in types.items():  # before anybody else is let in, as paying may take a while
             self._levels.note_sent(task_type, tenant_id, count)
         admitted = False
         try:
-            decision = await self._allowances.spend(tenant_id, len(left), limits)
+            decision = await self._allowances.spend(tenant_id, len(tasks), limits)
             admitted = isinstance(decision, Admitted)
         finally:
             if not admitted:
                 for task_type, count in types.items():
                     self._levels.take_back(task_type, tenant_id, count)
-        match decision:
-            case Admitted(remaining):
-                full_in_s = (limits.burst - remaining) / limits.rate_per_s if limits.rate_per_s > 0 else 0.0
-                return Quota(limits.rate_per_s, limits.burst, remaining, full_in_s)
-            case Limited(retry_after_s, remaining):
-                for place in left:
-                    refusals[place] = RateLimited(tenant_id, retry_after_s, limits.rate_per_s)
-                return Quota(limits.rate_per_s, limits.burst, remaining, retry_after_s)
-            case NeverFits(burst):
-                for place in left:
-                    refusals[place] = ExceedsBurst(len(left), burst)
-                return None
+        return decision
 
     def _count(self, tenant_id: str, refusals: Sequence[FlikError | None]) -> None:
         codes = Counter(said.code for said in refusals if said is not None)
@@ -161,10 +217,41 @@ class Admission:
             self._refused.labels(code, self._tenants.bounded(tenant_id)).inc(count)
 
 
-def _forbidden(task: NewTask, limits: Limits) -> FlikError | None:
-    """Return why a task may never be sent by this tenant."""
+def _places_left(refusals: Sequence[FlikError | None]) -> list[int]:
+    return [place for place, refused in enumerate(refusals) if refused is None]
+
+
+def _refuse_unpaid(
+    tenant_id: str, limits: Limits, decision: Decision, left: Sequence[int], refusals: list[FlikError | None]
+) -> None:
+    for place in left:
+        match decision:
+            case NeverFits(burst):
+                refusals[place] = ExceedsBurst(len(left), burst)
+            case Limited(retry_after_s):
+                refusals[place] = RateLimited(tenant_id, retry_after_s, limits.rate_per_s)
+            case Admitted():  # more payments than one request may make
+                refusals[place] = RateLimited(tenant_id, 0.0, limits.rate_per_s)
+
+
+def _quota_of(decision: Decision, limits: Limits) -> Quota | None:
+    match decision:
+        case Admitted(remaining):
+            full_in_s = (limits.burst - remaining) / limits.rate_per_s if limits.rate_per_s > 0 else 0.0
+            return Quota(limits.rate_per_s, limits.burst, remaining, full_in_s)
+        case Limited(retry_after_s, remaining):
+            return Quota(limits.rate_per_s, limits.burst, remaining, retry_after_s)
+        case NeverFits():
+            return None
+
+
+def _too_urgent(task: Candidate, limits: Limits) -> FlikError | None:
     if task.priority < limits.highest_priority:
         return PriorityNotAllowed(task.priority, limits.highest_priority)
+    return None
+
+
+def _too_large(task: NewTask, limits: Limits) -> FlikError | None:
     # A character is at most four bytes, so nearly every payload is known to fit without being encoded.
     if len(task.payload) * 4 > limits.max_payload_bytes:
         size = len(task.payload.encode())

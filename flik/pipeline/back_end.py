@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from flik.domain.breaker import PROVIDER, Breaker, Call, Refused, Verdict
+from flik.domain.breaker import PROVIDER, Breaker, Call, Refused, Tally, Verdict
 from flik.errors import ProviderError, ProviderUnavailable
 
 _log = logging.getLogger("flik.worker")
@@ -31,10 +31,17 @@ class BackEnd:
     ) -> None:
         self._clock = clock
         self._breaker = Breaker(PROVIDER, chance)
+        self._opened = self._refused = 0
 
     def ask(self) -> Call | Refused:
         """Ask for a call; `flik.domain.breaker.room` says for how many tasks that is."""
-        return self._breaker.ask(self._clock())
+        answer = self._breaker.ask(self._clock())
+        self._refused += isinstance(answer, Refused)
+        return answer
+
+    def tally(self) -> Tally:
+        """Return what is told of the breaker."""
+        return Tally("provider", int(self._breaker.state(self._clock())), self._opened, self._refused)
 
     def give_up(self, call: Call) -> None:
         """Say that a call was not made after all: there was no task for it."""
@@ -63,4 +70,5 @@ class BackEnd:
         was_closed = self._breaker.closed
         self._breaker.end(call, verdict, self._clock())
         if was_closed != self._breaker.closed:
+            self._opened += was_closed
             _log.warning("the provider's back end is %s", "away" if was_closed else "back")

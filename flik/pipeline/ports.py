@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from flik.domain.breaker import Tally
 from flik.domain.pressure import Load
-from flik.domain.task import Grant, Outcome, TaskFilter, Ticket, Worker
+from flik.domain.task import Grant, Outcome, Ticket, Worker
 
 
 class LeaseReply(NamedTuple):
@@ -21,11 +22,15 @@ class LeaseReply(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """A worker's sign of life: (task, lease token, progress from 0 to 1) for each task it holds."""
+    """A worker's sign of life: (task, lease token, progress from 0 to 1) for each task it holds.
+
+    `breakers` are those of its breakers that ever had something to tell.
+    """
 
     worker: Worker
     slots: int
     held: list[tuple[str, str, float]]
+    breakers: tuple[Tally, ...] = ()
 
 
 class BeatReply(NamedTuple):
@@ -54,8 +59,8 @@ class QueueForGateway(Protocol):
     async def retry(self, task_id: str) -> Moved | None:
         """Queue a failed task again; None when it is unknown."""
 
-    async def replay(self, wanted: TaskFilter) -> int:
-        """Queue failed tasks again; return how many."""
+    async def replay(self, task_ids: Sequence[str]) -> int:
+        """Queue those of the tasks that have failed again; return how many."""
 
     async def load(self, tenants: Sequence[str]) -> Load:
         """Return how full the queue is, and how many tasks of each of these tenants wait."""

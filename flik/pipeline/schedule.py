@@ -13,7 +13,7 @@ reap     requeues attempts whose worker fell silent, fails those that run too lo
 refill   reads on in backlogs that are only partly in memory, and finds tasks that nobody announced
 
 Metrics: flik_tasks_*, flik_attempts, flik_queue_*, flik_workers, flik_run_seconds,
-flik_grant_seconds, flik_settle_seconds, flik_stale_settlements.
+flik_grant_seconds, flik_settle_seconds, flik_stale_settlements, and flik_breaker_* of the queue and of the workers.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from flik.domain import retry
 from flik.domain.event import Kind
 from flik.domain.lease import Lease, Leases
 from flik.domain.pressure import Load
-from flik.domain.task import Outcome, Status, TaskFilter, Ticket, Worker
+from flik.domain.task import Outcome, Ticket, Worker
 from flik.pipeline.ports import Beat, BeatReply, LeaseReply, Moved
 from flik.pipeline.queue import telling
 from flik.pipeline.queue.grant import Granting
@@ -52,7 +51,14 @@ class TaskQueue:
     """The queue. Not thread-safe: it lives on one event loop. `run` must run while it is used."""
 
     def __init__(
-        self, store: QueueStore, hot: HotResults, feed: Feed, policy: QueuePolicy, now: Callable[[], float]
+        self,
+        store: QueueStore,
+        hot: HotResults,
+        feed: Feed,
+        policy: QueuePolicy,
+        now: Callable[[], float],
+        *,
+        measures: Measures | None = None,
     ) -> None:
         self._store = store
         self._hot = hot
@@ -66,7 +72,7 @@ class TaskQueue:
         self._grant_wanted = grant_wanted = asyncio.Event()
         refill_wanted = asyncio.Event()
         uncertain: dict[str, str] = {}
-        self._measures = measures = Measures()
+        self._measures = measures = measures or Measures()
         self.leases = leases = Leases(policy.lease_s)
         self.waiting = waiting = Waiting(policy, leases, now, grant_wanted)
         self.roster = roster = Roster(policy.lease_s, now, grant_wanted)
@@ -105,11 +111,11 @@ class TaskQueue:
         before, ended = found
         if ended is not None:
             self.granting.note_cancelled(task_id)
-            gone = self.waiting.forget(task_id), self.leases.release(task_id)
-            task_type = next((each.task_type for each in gone if each is not None), "")
+            ticket, lease = self.waiting.forget(task_id), self.leases.release(task_id)
+            task_type = next((each.task_type for each in (ticket, lease) if each is not None), "")
             self._measures["flik_tasks_cancelled"].labels(task_type).inc()
             self._grant_wanted.set()  # its tenant may have been at its cap
-            self._feed.tell([telling.ended(ended, Kind.CANCELLED, now)])
+            self._feed.tell([telling.ended(ended, Kind.CANCELLED, now, lease)])
         return Moved(before.value, ended is not None)
 
     async def retry(self, task_id: str) -> Moved | None:
@@ -126,13 +132,13 @@ class TaskQueue:
             self._take_in([requeued])
         return Moved(before.value, requeued is not None)
 
-    async def replay(self, wanted: TaskFilter) -> int:
-        """Queue the failed tasks that match, the oldest first, up to `wanted.limit`; return how many.
+    async def replay(self, task_ids: Sequence[str]) -> int:
+        """Queue those of the tasks that have failed for another round of attempts; return how many.
 
         Raises:
             Unavailable: PostgreSQL is away; how many were queued is unknown.
         """
-        requeued = await self._store.replay(replace(wanted, status=Status.FAILED), self._round, self._now())
+        requeued = await self._store.replay(task_ids, self._round, self._now())
         self._take_in(requeued)
         return len(requeued)
 
@@ -157,6 +163,7 @@ class TaskQueue:
         """Renew the leases a worker holds; tell it which ones it lost, by a cancel or because they lapsed."""
         await self.rebuilt.wait()  # before that, every lease would look lost
         self.roster.hear(beat.worker, beat.slots)
+        self._measures.note_breakers(beat.worker.worker_id, beat.breakers, self.roster)
         revoked = self.leases.renew(((task_id, token) for task_id, token, _ in beat.held), self._now())
         await self._note_progress(beat)
         return BeatReply(revoked=revoked, draining=self._draining)

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 import orjson
 
 from flik.domain import trace
-from flik.domain.breaker import Call, Refused, room
+from flik.domain.breaker import Call, Refused, Tally, room
 from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, StoredArtifact, Worker
 from flik.errors import ProviderError, ProviderUnavailable, Unavailable
 from flik.pipeline.back_end import BackEnd
@@ -99,6 +99,7 @@ class TaskWorker:
     Args:
         read_payload: turns (task type, stored payload) into what the provider gets.
         slots: how many tasks are worked on at a time.
+        breakers: tells of the breakers that the worker does not have itself.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class TaskWorker:
         slots: int,
         heartbeat_s: float = 1.0,
         drain_s: float = 4.0,
+        breakers: Callable[[], tuple[Tally, ...]] = tuple,
     ) -> None:
         self._worker = worker
         self._queue = queue
@@ -122,6 +124,7 @@ class TaskWorker:
         self._slots = slots
         self._heartbeat_s = heartbeat_s
         self._drain_s = drain_s
+        self._breakers = breakers
         self._leaving: asyncio.Task[None] | None = None
         self._runs: dict[str, _Run] = {}
         self._timeouts: Timeouts[_Run] = Timeouts(_wind_down, _time_out)
@@ -302,7 +305,7 @@ class TaskWorker:
             held += [(task_id, token, 1.0) for task_id, token in self._reporting.items() if task_id not in self._runs]
             try:
                 async with asyncio.timeout(_POLL_S):  # `wait_for` may swallow a cancel before Python 3.12
-                    reply = await self._queue.beat(Beat(self._worker, self._slots, held))
+                    reply = await self._queue.beat(Beat(self._worker, self._slots, held, self._tallies()))
             except (Unavailable, TimeoutError):
                 continue
             tokens = {task_id: token for task_id, token, _ in held}
@@ -310,6 +313,10 @@ class TaskWorker:
                 self._revoke(task_id, tokens.get(task_id))
             if reply.draining:
                 self._start_to_leave()
+
+    def _tallies(self) -> tuple[Tally, ...]:
+        tallies = (*self._breakers(), self._back_end.tally())
+        return tuple(tally for tally in tallies if any(tally[1:]))
 
     def _start_to_leave(self) -> None:
         """Drain because the queue says so."""

@@ -33,6 +33,7 @@ PINNED_PLANS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin
 # Open for at most a second: writes are to go on within 5 s of PostgreSQL's return, of which connecting takes some.
 BREAKER = BreakerPolicy(most_open_s=1.0)
 PING_S = 0.5  # then it is asked on a connection of its own
+SPARE_S = 0.1  # how long a probe that got no connection of its own waits for one of the pool
 SUSPICIOUS_AFTER_S = 1.0
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
@@ -57,7 +58,7 @@ class Database:
     ) -> None:
         self._url = url
         self._within_s = within_s
-        self._guard = Guard("postgresql", self._connect_and_ask, BREAKER, verdict_of=verdict_of, measured=measured)
+        self._guard = Guard("postgresql", self._probe, BREAKER, verdict_of=verdict_of, measured=measured)
         self._abandoned: set[asyncio.Future[Any]] = set()
         options = "-c statement_timeout=30000 -c synchronous_commit=on -c timezone=UTC -c jit=off"
         self._pool = AsyncConnectionPool(
@@ -151,8 +152,19 @@ class Database:
             raise Unavailable("postgresql")
         return statement.result()
 
+    async def _probe(self) -> None:
+        """Probe, on a connection of its own: those of the pool may be the ones that hang.
+
+        A PostgreSQL that has no connection to spare refuses one more and still serves those there are, so
+        then one of the pool is asked.
+        """
+        try:
+            await self._connect_and_ask()
+        except psycopg.OperationalError:
+            async with self._pool.connection(timeout=SPARE_S) as connection:
+                await connection.execute("SELECT 1")
+
     async def _connect_and_ask(self) -> None:
-        """Probe, on a connection of its own: those of the pool may be the ones that hang."""
         async with await psycopg.AsyncConnection.connect(self._url, autocommit=True, connect_timeout=3) as connection:
             await connection.execute("SELECT 1")
 

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from flik.domain.task import Status, StoredArtifact, TaskFilter, Ticket, Worker
+from flik.domain.task import Status, StoredArtifact, Ticket, Worker
 from flik.storage import queries
 from flik.storage.database import Database
-from flik.storage.tasks import conditions_of
 
 _SQL = queries.load("queue")
 
@@ -146,12 +145,10 @@ class QueueStore:
         before, *requeued = rows[0]
         return Status(before), None if requeued[0] is None else _requeued(requeued)
 
-    async def replay(self, wanted: TaskFilter, attempts: int, now: float) -> list[Requeued]:
-        """Queue up to `wanted.limit` dead letters that match, the oldest first."""
-        conditions, parameters = conditions_of(wanted)
-        sql = _SQL["replay_tasks"].format(conditions=conditions)
-        rows = await self._database.once(sql, {**parameters, "limit": wanted.limit, "round": attempts, "now": now})
-        return list(map(_requeued, rows))
+    async def replay(self, task_ids: Sequence[str], attempts: int, now: float) -> list[Requeued]:
+        """Queue those of the tasks that are dead letters for up to `attempts` more; return what waits now."""
+        parameters = {"task_ids": list(task_ids), "round": attempts, "now": now}
+        return list(map(_requeued, await self._database.once(_SQL["replay_tasks"], parameters)))
 
     async def expire(self, limit: int, now: float) -> list[Ended]:
         """End up to `limit` waiting tasks whose start deadline has passed; return them."""

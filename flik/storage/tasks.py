@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
 from uuid_utils import UUID
 
-from flik.domain.task import NewTask, StoredArtifact, TaskFilter, TaskView
+from flik.domain.task import DeadLetter, NewTask, Status, StoredArtifact, TaskFilter, TaskView
 from flik.storage import queries
 from flik.storage.database import Database
 
@@ -45,6 +46,13 @@ class TaskStore:
         sql = _SQL["list_tasks"].format(conditions=conditions)
         rows = await self._database.repeatable(sql, {**parameters, "limit": wanted.limit})
         return await self._with_artifacts(rows)
+
+    async def dead_letters(self, wanted: TaskFilter) -> list[DeadLetter]:
+        """Return up to `wanted.limit` tasks that failed for good, the oldest first."""
+        conditions, parameters = conditions_of(replace(wanted, status=Status.FAILED))
+        sql = _SQL["list_dead_letters"].format(conditions=conditions)
+        rows = await self._database.repeatable(sql, {**parameters, "limit": wanted.limit})
+        return list(map(DeadLetter._make, rows))
 
     async def ping(self) -> None:
         """Return when PostgreSQL answers.

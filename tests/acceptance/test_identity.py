@@ -42,11 +42,19 @@ def made_by_cli(flik: RunningFlik, tenant: str, *arguments: str) -> dict[str, An
 
 
 def test_key_of_the_first_start_is_its_owners_alone_and_no_log_has_it(flik: RunningFlik) -> None:
-    path = flik.data_dir / "admin_key"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for name in ("admin_key", "admin_key.header"):
+        assert stat.S_IMODE((flik.data_dir / name).stat().st_mode) == 0o600
     for log in (flik.data_dir / "up.log", *(flik.data_dir / "logs").glob("*.log")):
         assert flik.key not in log.read_text(errors="replace")
     assert flik.http.get("/health").json()["auth"] == "keys"
+
+
+def test_curl_reads_the_first_key_by_itself(flik: RunningFlik) -> None:
+    header = f"@{flik.data_dir / 'admin_key.header'}"
+    run = subprocess.run(
+        ["curl", "-s", "-H", header, f"{flik.url}/api/v1/tenants"], capture_output=True, timeout=30, check=True
+    )
+    assert "demo" in [tenant["tenantId"] for tenant in json.loads(run.stdout)["items"]]
 
 
 def test_key_made_by_the_command_line_works_until_it_is_revoked(flik: RunningFlik) -> None:

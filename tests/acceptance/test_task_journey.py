@@ -286,3 +286,20 @@ def test_health_answers_in_time_while_a_component_hangs(flik: RunningFlik, froze
     said = schemas.Health.model_validate(answer.json())
     assert (said.status, said.components[frozen]) == ("DOWN", "DOWN")
     assert said.components["redis"] == "UP"
+
+
+def test_one_scrape_shows_the_breakers_of_all_processes_and_no_series_twice(flik: RunningFlik) -> None:
+    families = list(text_string_to_metric_families(flik.http.get("/metrics").text))
+    names = [family.name for family in families]
+    assert len(names) == len(set(names))
+    samples = [each for family in families for each in family.samples]
+    series = [(each.name, *sorted(each.labels.items())) for each in samples]
+    assert len(series) == len(set(series))
+    breakers = {
+        (each.labels["process"], each.labels["dependency"]) for each in samples if each.name == "flik_breaker_state"
+    }
+    assert breakers == {
+        ("gateway", "postgresql"), ("gateway", "redis"), ("gateway", "artifacts"),
+        ("queue", "postgresql"), ("queue", "redis"), ("model", "artifacts"), ("model", "provider"),
+    }  # fmt: skip
+    assert any("replica" in each.labels for each in samples)

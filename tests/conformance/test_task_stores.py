@@ -30,7 +30,7 @@ class PostgresStore(QueueStore):
     def __init__(self, database: Database) -> None:
         super().__init__(database, "us-east")
         tasks = TaskStore(database, max_attempts=4)
-        self.insert, self.get, self.find = tasks.insert, tasks.get, tasks.find
+        self.insert, self.get, self.find, self.dead_letters = tasks.insert, tasks.get, tasks.find, tasks.dead_letters
         histories = HistoryStore(database)
         self.read, self.positions = histories.read, histories.positions
 
@@ -337,22 +337,33 @@ async def test_what_is_not_failed_is_not_retried(store: Store) -> None:
     assert await store.retry(new_task().task_id, 4, NOW) is None
 
 
-async def test_replay_takes_the_oldest_dead_letters_that_match(store: Store) -> None:
+async def test_dead_letters_that_match_come_the_oldest_first(store: Store) -> None:
     rows = [await granted(store, tenant_id=tenant) for tenant in ("a", "a", "b", "a", "a")]
     await store.settle([failure(row) for row in rows[:4]], NOW)
-    requeued = await store.replay(TaskFilter(tenant_id="a", status="FAILED", limit=2), 4, NOW + 50)
-    tickets = [each.ticket for each in requeued]
-    assert [each.seq for each in requeued] == [4, 4]
-    assert {ticket.task_id for ticket in tickets} == {rows[0].task_id, rows[1].task_id}
-    assert {ticket.available_at for ticket in tickets} == {NOW + 50}
-    assert [(await seen(store, row)).status for row in rows] == ["QUEUED", "QUEUED", "FAILED", "FAILED", "PROCESSING"]
+    found = await store.dead_letters(TaskFilter(tenant_id="a", limit=2))
+    assert found == [(row.task_id, "a", row.task_type, row.priority) for row in rows[:2]]
+    assert [each.task_id for each in await store.dead_letters(TaskFilter())] == [row.task_id for row in rows[:4]]
 
 
-async def test_replay_can_be_told_an_error_code(store: Store) -> None:
+async def test_dead_letters_can_be_chosen_by_their_error_code(store: Store) -> None:
     rows = [await granted(store) for _ in range(3)]
     await store.settle([failure(rows[0]), failure(rows[1], error_code="refused"), failure(rows[2])], NOW)
-    wanted = TaskFilter(error_code="refused", status="FAILED", limit=50)
-    assert [each.ticket.task_id for each in await store.replay(wanted, 4, NOW)] == [rows[1].task_id]
+    found = await store.dead_letters(TaskFilter(error_code="refused", limit=50))
+    assert [each.task_id for each in found] == [rows[1].task_id]
+
+
+async def test_replay_queues_those_named_that_have_failed_and_nothing_else(store: Store) -> None:
+    rows = [await granted(store) for _ in range(4)]
+    await store.settle([failure(row, lease_token=row.lease_token) for row in rows[:3]], NOW)
+    asked = [rows[0].task_id, rows[2].task_id, rows[3].task_id, new_task().task_id, rows[0].task_id]
+    requeued = await store.replay(asked, 4, NOW + 50)
+    tickets = [each.ticket for each in requeued]
+    assert [each.seq for each in requeued] == [4, 4]
+    assert {ticket.task_id for ticket in tickets} == {rows[0].task_id, rows[2].task_id}
+    assert {ticket.available_at for ticket in tickets} == {NOW + 50}
+    assert [(await seen(store, row)).status for row in rows] == ["QUEUED", "FAILED", "QUEUED", "PROCESSING"]
+    assert (await seen(store, rows[0])).max_attempts == 1 + 4
+    assert await store.replay(asked, 4, NOW + 60) == []
 
 
 # ---- expire
@@ -449,7 +460,7 @@ async def test_what_was_tried_for_the_last_time_is_failed_in_the_log(store: Stor
 async def test_a_replay_begins_a_round_in_the_log(store: Store) -> None:
     row = await granted(store)
     await store.settle([failure(row)], NOW)
-    await store.replay(TaskFilter(status="FAILED", limit=5), 4, NOW + 9)
+    await store.replay([row.task_id], 4, NOW + 9)
     assert (await log(store, row))[-1] == Event(row.task_id, 4, "queued", NOW + 9)
 
 

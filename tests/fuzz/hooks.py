@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Collection, Iterator
 from itertools import count
 from typing import Any, NamedTuple
@@ -18,12 +17,13 @@ import schemathesis
 from schemathesis.core.failures import Failure
 from schemathesis.openapi.checks import RejectedPositiveData
 
+from flik.domain.identity import is_tenant_id
+
 OWNER, STRANGER, SPARE = "fuzz", "fuzz-stranger", "fuzz-spare"
 OWN_KEYS = frozenset(os.environ.get("FLIK_FUZZ_KEYS", "").split())  # ids of the keys that the run calls with
 OWN_TENANTS = frozenset({OWNER, STRANGER})
 KNOWN_TENANTS = OWN_TENANTS | {SPARE}
 SPARE_KEY = os.environ.get("FLIK_FUZZ_SPARE_KEY", "")  # the id of a key that may be revoked
-_TENANT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}", re.ASCII)
 _SUBMITS = frozenset({"submitTask", "submitBatch", "generateText", "generateImage", "generateVideo"})
 _texts = (f"{os.getpid()}-{number}" for number in count())  # no other round on the same Flik has them
 
@@ -120,7 +120,7 @@ def _name_tenant(document: dict[str, Any], tenant_id: str) -> None:
     """Replace the id of a tenant that nobody made; what is no id stays."""
     for name in ("tenantId", "tenant_id"):
         named = document.get(name)
-        if isinstance(named, str) and _TENANT_ID.fullmatch(named) and named not in OWN_TENANTS:
+        if isinstance(named, str) and is_tenant_id(named) and named not in OWN_TENANTS:
             document[name] = tenant_id
 
 

@@ -48,7 +48,7 @@ async def live(server: EmbeddedValkey, measured: Metrics) -> AsyncIterator[LiveR
 
 
 def count(measured: Metrics, name: str) -> float:
-    return measured.registry.get_sample_value(f"flik_breaker_{name}", {"dependency": "redis"}) or 0.0
+    return measured.registry.get_sample_value(f"flik_breaker_{name}", {"process": "", "dependency": "redis"}) or 0.0
 
 
 async def until_closed(measured: Metrics) -> None:

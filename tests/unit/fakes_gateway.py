@@ -123,7 +123,9 @@ class FakeGateway:
             case "POST", ["tasks:batch"]:
                 return JSONResponse({"items": [self._batch_item(task) for task in asked.body["tasks"]]}, 207)
             case "POST", ["dead-letters:replay"]:
-                return JSONResponse({"replayed": len(self._matching(asked.body, failed=True))})
+                found = len(self._matching(asked.body, failed=True))
+                most = asked.body.get("limit", 1_000)
+                return JSONResponse({"replayed": min(found, most), "more": found > most})
             case "GET", ["tasks"]:
                 return self._page(asked.query, failed=False)
             case "GET", ["dead-letters"]:

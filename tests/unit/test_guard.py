@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from flik import guard as guard_module
-from flik.domain.breaker import BreakerPolicy, Verdict
+from flik.domain.breaker import BreakerPolicy, Tally, Verdict
 from flik.errors import Unavailable
 from flik.guard import Guard
 from flik.telemetry import Metrics
@@ -79,7 +79,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 def value(measured: Metrics, name: str) -> float | None:
-    return measured.registry.get_sample_value(name, {"dependency": "it"})
+    return measured.registry.get_sample_value(name, {"process": "", "dependency": "it"})
 
 
 async def test_while_it_is_away_calls_are_refused_without_being_made(guard: Guard) -> None:
@@ -188,6 +188,7 @@ async def test_metrics_tell_the_state_how_often_it_opened_and_what_was_refused(
     assert value(measured, "flik_breaker_state") == 1
     assert value(measured, "flik_breaker_opened_total") == 1
     assert value(measured, "flik_breaker_refused_total") == 3
+    assert guard.tally() == Tally("it", state=1, opened=1, refused=3)
     dependency.now += 99
     assert value(measured, "flik_breaker_state") == 2
     await guard.ping()

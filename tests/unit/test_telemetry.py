@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from flik.telemetry import METRICS, JsonFormatter, Metrics, Names, log_as, log_as_json
+from flik.telemetry import METRICS, JsonFormatter, Metrics, Names, labelled, log_as, log_as_json, merged
 
 _USES = {"counter": "inc", "gauge": "set", "histogram": "observe"}
 
@@ -54,7 +54,7 @@ def test_names_are_unique_and_labels_come_from_bounded_sets() -> None:
     assert len(set(names)) == len(names)
     assert all(name.startswith("flik_") for name in names)
     bounded = {"task_type", "priority", "version", "error_code", "attempt", "outcome", "code", "tier",
-               "dependency", "decision", "tenant"}  # fmt: skip  # a tenant through `Names` only
+               "dependency", "process", "decision", "tenant"}  # fmt: skip  # a tenant through `Names` only
     assert {label for row in METRICS for label in row.labels} <= bounded
 
 
@@ -70,6 +70,38 @@ def test_only_the_metrics_that_were_asked_for_are_made() -> None:
     measured["flik_attempts"].labels("TEXT", "1", "COMPLETED").inc()
     with pytest.raises(KeyError):
         measured["flik_http_errors"]
+
+
+def test_texts_of_several_processes_become_one_that_repeats_no_header_and_no_series() -> None:
+    texts = []
+    for process in ("gateway", "queue"):
+        measured = Metrics(
+            "flik_breaker_*", "flik_submit_seconds" if process == "gateway" else "flik_grant_*", process=process
+        )
+        measured["flik_breaker_opened"].labels(process, "postgresql").inc()
+        texts.append(generate_latest(measured.registry).decode())
+
+    text = merged(*texts, "# the queue is not available\n")
+
+    headers = [line for line in text.splitlines() if line.startswith(("# HELP", "# TYPE"))]
+    assert len(headers) == len(set(headers))
+    families = list(text_string_to_metric_families(text))
+    series = [(each.name, *sorted(each.labels.items())) for family in families for each in family.samples]
+    assert len(series) == len(set(series))
+    opened = next(family for family in families if family.name == "flik_breaker_opened")
+    totals = {each.labels["process"]: each.value for each in opened.samples if each.name.endswith("_total")}
+    assert totals == {"gateway": 1.0, "queue": 1.0}
+    assert {family.name for family in families} >= {"flik_submit_seconds", "flik_grant_seconds"}
+    assert text.endswith("# the queue is not available\n")
+
+
+def test_label_is_added_to_every_sample_and_to_nothing_else() -> None:
+    text = '# HELP a_total Some {words}.\n# TYPE a_total counter\na_total 1.0\na_total{x="y z{"} 2.0\n'
+    (family,) = text_string_to_metric_families(labelled(text, "replica", "r1"))
+    assert family.documentation == "Some {words}."
+    assert [(each.labels, each.value) for each in family.samples] == [
+        ({"replica": "r1"}, 1.0), ({"replica": "r1", "x": "y z{"}, 2.0),
+    ]  # fmt: skip
 
 
 def test_two_sets_of_metrics_do_not_share_their_counts() -> None:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from prometheus_client import generate_latest
-
+from flik.domain.breaker import Tally, worst
 from flik.domain.lease import Leases
 from flik.domain.task import Status, Ticket
 from flik.pipeline.queue.roster import Roster
@@ -18,23 +17,26 @@ from flik.storage.queue import GrantedRow, Settled, Settlement
 from flik.telemetry import Metrics
 
 _NAMES = ("flik_tasks_*", "flik_attempts", "flik_queue_*", "flik_worker*", "flik_run_seconds", "flik_grant_seconds",
-          "flik_settle_seconds", "flik_stale_settlements")  # fmt: skip
+          "flik_settle_seconds", "flik_stale_settlements", "flik_events_*", "flik_breaker_*")  # fmt: skip
 _KIND = attrgetter("task_type", "priority")
+_MODEL = "model"
+_DEPENDENCIES = ("artifacts", "provider")  # of a worker
 _MOST_ATTEMPTS = 10  # attempts beyond it share a label
 
 
 class Measures:
-    """The queue's metrics."""
+    """The queue's metrics, and what its workers tell of their breakers."""
 
     def __init__(self) -> None:
-        self._metrics = Metrics(*_NAMES)
+        self.metrics = Metrics(*_NAMES, process="queue")
+        self._told: dict[str, tuple[Tally, ...]] = {}  # by worker
 
     def __getitem__(self, name: str) -> Any:
-        return self._metrics[name]
+        return self.metrics[name]
 
     def text(self) -> str:
         """Return all of them as Prometheus text."""
-        return generate_latest(self._metrics.registry).decode()
+        return self.metrics.text()
 
     def note_announced(self, tickets: Sequence[Ticket]) -> None:
         """Count committed tasks."""
@@ -64,6 +66,34 @@ class Measures:
                 self["flik_tasks_failed"].labels(task_type, error_code or "").inc(count)
             _observe_all(self["flik_run_seconds"].labels(task_type), [max(0.0, now - started_at)] * count)
 
+    def note_breakers(self, worker_id: str, tallies: tuple[Tally, ...], roster: Roster) -> None:
+        """Count what a worker's breakers did since it told last.
+
+        What a worker did before it was first heard of may have been counted by the queue's predecessor.
+        """
+        before = self._told.get(worker_id)
+        if before == tallies:
+            return
+        if before is None:
+            self._forget_all_but(roster)
+        self._told[worker_id] = tallies
+        for tally in tallies if before is not None else ():
+            was = next((each for each in before or () if each.dependency == tally.dependency), Tally(tally.dependency))
+            self["flik_breaker_opened"].labels(_MODEL, tally.dependency).inc(max(0, tally.opened - was.opened))
+            self["flik_breaker_refused"].labels(_MODEL, tally.dependency).inc(max(0, tally.refused - was.refused))
+
+    def _forget_all_but(self, roster: Roster) -> None:
+        present = {each.worker.worker_id for each in roster.present()}
+        self._told = {worker_id: tallies for worker_id, tallies in self._told.items() if worker_id in present}
+
+    def _note_breaker_states(self, roster: Roster) -> None:
+        self._forget_all_but(roster)
+        for dependency in _DEPENDENCIES:
+            states = [
+                each.state for tallies in self._told.values() for each in tallies if each.dependency == dependency
+            ]
+            self["flik_breaker_state"].labels(_MODEL, dependency).set(worst(states))
+
     def note_levels(self, waiting: Waiting, leases: Leases, roster: Roster) -> None:
         """Measure what waits, what runs and who lives now."""
         slots = dict.fromkeys(waiting.lanes, 0)
@@ -71,6 +101,7 @@ class Measures:
             for priority, depth in enumerate(waiting.depths(name)):
                 self["flik_queue_depth"].labels(name, str(priority)).set(depth)
             self["flik_tasks_running"].labels(name).set(leases.running(name))
+        self._note_breaker_states(roster)
         self["flik_workers"].clear()
         for present in roster.present():
             self["flik_workers"].labels(present.worker.task_type, present.worker.version).inc()

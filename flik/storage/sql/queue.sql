@@ -98,10 +98,10 @@ SELECT b.status::text, r.seq, r.task_id::text, r.tenant_id, r.task_type, r.prior
 FROM before b LEFT JOIN retried r ON true
 
 -- name: replay_tasks
--- FAILED -> QUEUED for up to `limit` dead letters that match, oldest first. The limit stands in a CTE because a
--- subquery may be run more than once, and each run would skip what the one before locked.
+-- FAILED -> QUEUED for those of the named tasks that are dead letters still. What another move holds is left to it.
 WITH found AS MATERIALIZED (
-    SELECT task_id FROM tasks WHERE {conditions} ORDER BY task_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    SELECT task_id FROM tasks WHERE task_id = ANY(%(task_ids)s::uuid[]) AND status = 'FAILED'
+    FOR UPDATE SKIP LOCKED
 ), replayed AS (
     UPDATE tasks t
     SET status = 'QUEUED', completed_at = NULL, available_at = to_timestamp(%(now)s), start_deadline_at = NULL,

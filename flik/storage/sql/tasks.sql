@@ -34,6 +34,14 @@ WHERE {conditions}
 ORDER BY tasks.task_id DESC
 LIMIT %(limit)s
 
+-- name: list_dead_letters
+-- The oldest first, as they are replayed.
+SELECT task_id::text, tenant_id, task_type, priority
+FROM tasks
+WHERE {conditions}
+ORDER BY tasks.task_id
+LIMIT %(limit)s
+
 -- name: list_artifacts
 SELECT task_id::text, index, key, content_type, size_bytes, sha256, width, height, duration_s
 FROM artifacts

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 import psycopg
@@ -202,7 +203,9 @@ async def impatient(server: Server, measured: Metrics) -> AsyncIterator[Database
 
 
 def count(measured: Metrics, name: str) -> float:
-    return measured.registry.get_sample_value(f"flik_breaker_{name}", {"dependency": "postgresql"}) or 0.0
+    return (
+        measured.registry.get_sample_value(f"flik_breaker_{name}", {"process": "", "dependency": "postgresql"}) or 0.0
+    )
 
 
 async def test_frozen_postgresql_costs_the_first_caller_a_second_and_the_others_nothing(
@@ -281,3 +284,39 @@ async def test_connections_that_were_cut_refuse_nobody(server: Server, impatient
         with suppress(Unavailable):
             await impatient.once("SELECT 1", {})
     assert count(measured, "opened_total") == 0
+
+
+# ---- no connection to spare
+
+
+@pytest.fixture
+async def cramped(server: Server, measured: Metrics) -> AsyncIterator[Database]:
+    """A database whose role may have no more connections than its pool holds."""
+    server.start()
+    with psycopg.connect(server.url, autocommit=True) as owner:
+        owner.execute("CREATE ROLE cramped LOGIN CONNECTION LIMIT 2")
+    url = urlunsplit(parts := urlsplit(server.url)).replace(f"//{parts.username}@", "//cramped@")
+    database = await Database(url, connections=2, wait_s=1.0, measured=measured).open()
+    await database._pool.wait(5.0)
+    yield database
+    await database.close()
+    with psycopg.connect(server.url, autocommit=True) as owner:
+        owner.execute("DROP ROLE cramped")
+
+
+async def test_without_a_connection_to_spare_those_of_the_pool_are_asked_and_the_breaker_closes(
+    server: Server, cramped: Database, measured: Metrics
+) -> None:
+    with pytest.raises(psycopg.OperationalError, match="too many connections"):
+        await cramped._connect_and_ask()
+
+    with server.frozen():
+        cramped._within_s = 1.0
+        with pytest.raises(Unavailable):
+            await cramped.once("SELECT 1", {})
+        assert count(measured, "state") > 0
+
+    async with asyncio.timeout(BACK_WITHIN_S):
+        while count(measured, "state"):  # noqa: ASYNC110  # a gauge has no event
+            await asyncio.sleep(0.02)
+    assert await cramped.once("SELECT 1", {}) == [(1,)]

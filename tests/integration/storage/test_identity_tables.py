@@ -190,7 +190,10 @@ async def test_first_start_makes_a_tenant_and_a_key_that_only_its_owner_can_read
     assert made.is_new
     assert path.read_text() == made.key + "\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(path.parent.iterdir()) == [path]
+    header = path.with_name("admin_key.header")
+    assert header.read_text() == f"Authorization: Bearer {made.key}\n"
+    assert stat.S_IMODE(header.stat().st_mode) == 0o600
+    assert set(path.parent.iterdir()) == {path, header}
     (key,) = (await key_store.find([keys.digest(made.key)])).values()
     assert (key.tenant_id, key.scopes, key.expires_at) == ("demo", frozenset({Scope.ADMIN}), None)
     assert await noted(log) == [("key.created", key.key_id), ("tenant.created", "demo")]
@@ -200,6 +203,9 @@ async def test_later_starts_find_the_key_again(database: Database, database_url:
     made = ensure_operator(database_url, tmp_path)
     again = ensure_operator(database_url, tmp_path)
     assert (again.key, again.is_new) == (made.key, False)
+    (tmp_path / "admin_key.header").unlink()
+    ensure_operator(database_url, tmp_path)
+    assert (tmp_path / "admin_key.header").read_text() == f"Authorization: Bearer {made.key}\n"
     assert rows(database_url, "SELECT count(*) FROM api_keys") == [(1,)]
 
 
@@ -226,6 +232,7 @@ async def test_key_that_opens_nothing_is_replaced(
     assert again.is_new
     assert again.key != made.key
     assert path.read_text().strip() == again.key
+    assert (tmp_path / "admin_key.header").read_text() == f"Authorization: Bearer {again.key}\n"
     assert rows(database_url, "SELECT count(*) FROM tenants") == [(1,)]
 
 

@@ -158,7 +158,7 @@ def test_a_page_reads_no_more_rows_than_it_returns(queue_connection: psycopg.Con
 
 def test_replay_finds_dead_letters_by_their_index(queue_connection: psycopg.Connection) -> None:
     conditions, _ = conditions_of(TaskFilter(status="FAILED"))
-    plan = generic_plan_of(queue_connection, QUEUE["replay_tasks"].format(conditions=conditions))
+    plan = generic_plan_of(queue_connection, TASKS["list_dead_letters"].format(conditions=conditions))
     assert_short(plan)
     assert "using tasks_dead on tasks" in "\n".join(plan)
 

@@ -171,8 +171,11 @@ def test_dead_letters_are_replayed_by_filter_or_all(gateway: FakeGateway, run: R
     gateway.add(1, status="FAILED")
 
     assert run("dead-letters", "replay", "--all").stdout == "1 queued again\n"
-    assert documents(run("dead-letters", "replay", "--tenant", "acme", "--limit", "3", "--json")) == [{"replayed": 0}]
+    none = documents(run("dead-letters", "replay", "--tenant", "acme", "--limit", "3", "--json"))
+    assert none == [{"replayed": 0, "more": False}]
     assert [asked.body for asked in gateway.requests] == [{"all": True}, {"tenantId": "acme", "limit": 3}]
+    gateway.add(2, status="FAILED")
+    assert run("dead-letters", "replay", "--type", "IMAGE", "--limit", "1").stdout == "1 queued again; more match\n"
 
 
 @pytest.mark.parametrize(

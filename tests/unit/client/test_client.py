@@ -239,7 +239,7 @@ async def test_dead_letters_are_listed_and_replayed_by_filter(gateway: FakeGatew
     gateway.add(3)
 
     assert [task.task_id async for task in client.dead_letters()] == [task_id(2), task_id(1)]
-    assert await client.replay_many(task_type="TEXT", error_code="boom") == 1
+    assert await client.replay_many(task_type="TEXT", error_code="boom") == (1, False)
     assert gateway.requests[-1].body == {"taskType": "TEXT", "errorCode": "boom"}
 
 

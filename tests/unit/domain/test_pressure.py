@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flik.domain.pressure import LONGEST_S, SHORTEST_S, STANDSTILL_S, Level, Pace, TooFull, refusal, until_below
+from flik.domain.pressure import LONGEST_S, SHORTEST_S, STANDSTILL_S, Level, Pace, TooFull, refusal, room, until_below
 
 BOUNDS = (1_250, 1_100, 1_000)
 
@@ -19,6 +19,17 @@ def test_background_is_refused_first_then_interactive_then_real_time(waiting: in
     said = tuple(priority for priority in (2, 1, 0) if refusal(level, priority, 1, BOUNDS) is not None)
 
     assert said == refused
+
+
+@pytest.mark.parametrize(
+    ("waiting", "priority", "expected"), [(0, 2, 1_000), (999, 2, 1), (1_000, 2, 0), (1_200, 1, 0)]
+)
+def test_room_is_what_would_not_be_refused(waiting: int, priority: int, expected: int) -> None:
+    level = Level(waiting, drained_per_s=10.0)
+
+    assert room(level, priority, BOUNDS) == expected
+    assert expected == 0 or refusal(level, priority, expected, BOUNDS) is None
+    assert refusal(level, priority, expected + 1, BOUNDS) is not None
 
 
 def test_batch_is_taken_only_if_all_of_it_fits() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -16,8 +16,8 @@ from flik.artifacts.store import open_store
 from flik.domain.event import History
 from flik.domain.identity import Limits
 from flik.domain.pressure import Load
-from flik.domain.rate import Admitted, Decision
-from flik.domain.task import TERMINAL, NewTask, Status, TaskFilter, TaskView, Ticket
+from flik.domain.rate import Admitted, Decision, Limited
+from flik.domain.task import TERMINAL, DeadLetter, NewTask, Status, TaskFilter, TaskView, Ticket
 from flik.errors import Unavailable
 from flik.gateway.app import create_app
 from flik.gateway.issuer import Issuer
@@ -43,6 +43,7 @@ class Tasks:
     rows: dict[str, TaskView] = field(default_factory=dict)
     stored: list[NewTask] = field(default_factory=list)
     asked: list[TaskFilter] = field(default_factory=list)
+    dead_asked: list[TaskFilter] = field(default_factory=list)
     away: bool = False
     fault: Exception | None = None
     histories: dict[str, History] = field(default_factory=dict)
@@ -71,6 +72,13 @@ class Tasks:
 
     async def positions(self, task_ids: Sequence[str]) -> dict[str, int]:
         return {task_id: self.histories[task_id].seq for task_id in task_ids if task_id in self.histories}
+
+    async def dead_letters(self, wanted: TaskFilter) -> list[DeadLetter]:
+        await self.ping()
+        self.dead_asked.append(wanted)
+        dead = sorted((row for row in self.rows.values() if row.status == "FAILED"), key=lambda row: row.task_id)
+        mine = [row for row in dead if wanted.tenant_id in (None, row.tenant_id)][: wanted.limit]
+        return [DeadLetter(row.task_id, row.tenant_id, row.task_type, row.priority) for row in mine]
 
     async def ping(self) -> None:
         if self.fault is not None:
@@ -103,7 +111,7 @@ class Queue:
 
     tasks: Tasks
     announced: list[Ticket] = field(default_factory=list)
-    replays: list[TaskFilter] = field(default_factory=list)
+    replays: list[list[str]] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=lambda: dict(ALL_WELL))
     away: bool = False
     full: Load = field(default_factory=lambda: Load({}))
@@ -131,10 +139,11 @@ class Queue:
             self.tasks.rows[task_id] = row._replace(status=to.value)
         return Moved(row.status, may(row))
 
-    async def replay(self, wanted: TaskFilter) -> int:
+    async def replay(self, task_ids: Sequence[str]) -> int:
         self._answer()
-        self.replays.append(wanted)
-        return 3
+        self.replays.append(list(task_ids))
+        moved = [self._move(each, lambda row: row.status == Status.FAILED, Status.QUEUED) for each in task_ids]
+        return sum(each is not None and each.moved for each in moved)
 
     async def metrics(self) -> str:
         self._answer()
@@ -155,13 +164,34 @@ class Rate:
 
     says: Decision = field(default_factory=lambda: Admitted(999))
     away: bool = False
+    purses: dict[str, int] = field(default_factory=dict)  # tenants that have so many tokens, and no more
     spent: list[tuple[str, int]] = field(default_factory=list)
 
     async def spend(self, tenant_id: str, cost: int, limits: Limits) -> Decision:
         if self.away:
             raise Unavailable("limiter")
+        left = self.purses.get(tenant_id, cost)
+        if left < cost:
+            return Limited((cost - left) / limits.rate_per_s, left)
+        if tenant_id in self.purses:
+            self.purses[tenant_id] -= cost
         self.spent.append((tenant_id, cost))
         return self.says
+
+
+@dataclass
+class Alone:
+    """Stands in for the metrics of all replicas: there is this one, and those that a test adds."""
+
+    read: Callable[[], Sequence[str]]
+    replica: str = "r1"
+    others: dict[str, Sequence[str]] = field(default_factory=dict)
+    away: bool = False
+
+    async def exchange(self) -> dict[str, Sequence[str]]:
+        if self.away:
+            raise Unavailable("redis")
+        return {**self.others, self.replica: self.read()}
 
 
 @dataclass
@@ -197,6 +227,7 @@ def build(
     by_tenant = Metrics("flik_tasks_refused")
     hub = Hub(tasks, hot)
     hub.note_live(True)
+    measured = Metrics("flik_submit_*", "flik_http_errors", "flik_result_reads", process="gateway")
     parts = Parts(
         region="us-east",
         regions=frozenset({"us-east"}),
@@ -209,8 +240,8 @@ def build(
         signing_key=SIGNING_KEY,
         artifact_url_ttl_s=60,
         admission=Admission(rate, levels, BOUNDS, by_tenant),
-        measured=Metrics("flik_submit_*", "flik_http_errors", "flik_result_reads"),
-        by_tenant=by_tenant,
+        measured=measured,
+        snapshots=cast(Any, Alone(lambda: (measured.text(), by_tenant.text()))),
         directory=Directory(keys, tenants, Limits(), gather_s=0),
         tenants=cast(Any, tenants),
         keys=cast(Any, keys),

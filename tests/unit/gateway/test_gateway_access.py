@@ -65,7 +65,7 @@ ROWS = {
     "GET /api/v1/dead-letters": Row(READ, f"/api/v1/dead-letters?tenantId={ACME}", 200, None, 200, says=NOTHING),
     "POST /api/v1/dead-letters/{task_id}/replay": Row(SUBMIT, f"/api/v1/dead-letters/{FAILED}/replay", 202, **GONE),
     "POST /api/v1/dead-letters:replay": Row(
-        SUBMIT, "/api/v1/dead-letters:replay", 200, {"tenantId": ACME}, 200, says={"replayed": 0}
+        SUBMIT, "/api/v1/dead-letters:replay", 200, {"tenantId": ACME}, 200, says={"replayed": 0, "more": False}
     ),
     "POST /api/v1/keys": Row(ADMIN, "/api/v1/keys", 201, {"tenantId": ACME}),
     "GET /api/v1/keys": Row(ADMIN, "/api/v1/keys", 200),
@@ -314,8 +314,25 @@ async def test_replay_of_all_is_of_the_callers_own(
     fakes: Fakes, anybody: httpx.AsyncClient, key: str, tenant: str | None
 ) -> None:
     headers = {"Authorization": f"Bearer {key}"}
-    assert (await anybody.post("/api/v1/dead-letters:replay", json={"all": True}, headers=headers)).json()["replayed"]
-    assert [wanted.tenant_id for wanted in fakes.queue.replays] == [tenant]
+    fakes.tasks.rows[task_id(9)] = view(task_id=task_id(9), tenant_id=OTHER, status="FAILED")
+    answer = await anybody.post("/api/v1/dead-letters:replay", json={"all": True}, headers=headers)
+    expected = {ACME: [FAILED], OTHER: [task_id(9)], None: [FAILED, task_id(9)]}[tenant]
+    assert answer.json() == {"replayed": len(expected), "more": False}
+    assert fakes.queue.replays == [expected]
+
+
+@pytest.mark.parametrize("left_out", [{}, {"tenantId": None}])
+async def test_task_that_names_no_tenant_is_of_the_keys(
+    fakes: Fakes, anybody: httpx.AsyncClient, left_out: dict[str, Any]
+) -> None:
+    asked = {name: value for name, value in body().items() if name != "tenantId"} | left_out
+    for key in (OWNER, STRANGER, OPERATOR):
+        headers = {"Authorization": f"Bearer {key}"}
+        assert (await anybody.post("/api/v1/tasks", json=asked, headers=headers)).status_code == 202
+        answer = await anybody.post("/api/v1/tasks:batch", json={"tasks": [asked]}, headers=headers)
+        assert [item["status"] for item in answer.json()["items"]] == [202]
+    assert [task.tenant_id for task in fakes.tasks.stored] == [ACME, ACME, OTHER, OTHER, OTHER, OTHER]
+    assert fakes.rate.spent == [(task.tenant_id, 1) for task in fakes.tasks.stored]
 
 
 async def test_result_in_redis_is_not_shown_to_strangers(fakes: Fakes, anybody: httpx.AsyncClient) -> None:

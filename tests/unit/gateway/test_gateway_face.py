@@ -219,10 +219,10 @@ async def test_description_names_every_route_and_its_problems(client: httpx.Asyn
         f"GET {one}/result": {"404", "409", "422"},
         f"GET {one}/events": {"404", "422", "429"},
         f"POST {one}/cancel": {"404", "409", "422"},
-        f"POST {one}/retry": {"404", "409", "422"},
+        f"POST {one}/retry": {"404", "409", "422", "429"},
         "GET /api/v1/dead-letters": {"422"},
-        "POST /api/v1/dead-letters/{task_id}/replay": {"404", "409", "422"},
-        "POST /api/v1/dead-letters:replay": {"400", "413", "415", "422"},
+        "POST /api/v1/dead-letters/{task_id}/replay": {"404", "409", "422", "429"},
+        "POST /api/v1/dead-letters:replay": {"400", "413", "415", "422", "429"},
         "POST /api/v1/keys": {"400", "413", "415", "422"},
         "GET /api/v1/keys": {"422"},
         "DELETE /api/v1/keys/{key_id}": {"404", "422"},
@@ -236,7 +236,7 @@ async def test_description_names_every_route_and_its_problems(client: httpx.Asyn
         **{f"GET /api/tasks/{name}": {"400"} for name in ("list", "pending", "failed")},
         "GET /api/tasks/health": set(),
         "DELETE /api/tasks/{task_id}": {"400", "404", "409"},
-        "POST /api/tasks/{task_id}/retry": {"400", "404", "409"},
+        "POST /api/tasks/{task_id}/retry": {"400", "404", "409", "429"},
     }
     shared = {"401", "403", "503"}  # of all that asks who calls
     protected = {name for name in expected if "/api/" in name} - {"GET /api/tasks/health"}

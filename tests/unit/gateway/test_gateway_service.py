@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
-from gateway_parts import ALL_WELL, Fakes, body
+from gateway_parts import ALL_WELL, Alone, Fakes, body
+from prometheus_client.parser import text_string_to_metric_families
 from psycopg_pool import PoolTimeout
 
 from flik import schemas
 from flik.domain.breaker import BreakerPolicy
 from flik.errors import Unavailable
 from flik.gateway import service
+from flik.guard import Guard
+from flik.pipeline.queue.measures import Measures
 from flik.storage import database as database_module
 from flik.storage.database import Database
 from flik.storage.tasks import TaskStore
+from flik.telemetry import Metrics
 
 
 @pytest.fixture(autouse=True)
@@ -102,10 +106,52 @@ async def test_metrics_are_those_of_the_gateway_and_of_the_queue(fakes: Fakes, c
     await client.post("/api/v1/tasks", json=body())
     answer = await client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert "flik_submit_seconds_count 1.0" in answer.text
+    assert 'flik_submit_seconds_count{replica="r1"} 1.0' in answer.text
     assert "flik_queue_depth 7.0" in answer.text
     fakes.queue.away = True
     assert "# the queue is not available" in (await client.get("/metrics")).text
+
+
+async def test_scrape_of_gateway_and_queue_is_one_text_without_a_series_twice(
+    fakes: Fakes, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway, queue = Metrics("flik_breaker_*", "flik_submit_*", "flik_http_errors", process="gateway"), Measures()
+    for measured in (gateway, queue.metrics):
+        Guard("postgresql", fakes.hot.ping, BreakerPolicy(), measured=measured)
+    monkeypatch.setattr(fakes.parts.snapshots, "read", lambda: (gateway.text(), ""))
+    fakes.parts.snapshots.others["r2"] = (gateway.text(), "")  # type: ignore[attr-defined]
+
+    async def said() -> str:
+        return queue.text()
+
+    monkeypatch.setattr(fakes.queue, "metrics", said)
+    text = (await client.get("/metrics", headers={"Authorization": "Bearer an operator"})).text
+    names = [family.name for family in text_string_to_metric_families(text)]
+    assert len(names) == len(set(names))
+    samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
+    series = [(each.name, *sorted(each.labels.items())) for each in samples]
+    assert len(series) == len(set(series))
+    states = {each.labels["process"] for each in samples if each.name == "flik_breaker_state"}
+    assert states == {"gateway", "queue"}
+
+
+async def test_scrape_shows_all_replicas_and_while_redis_is_away_the_one_that_answers(
+    fakes: Fakes, client: httpx.AsyncClient
+) -> None:
+    shared = cast(Alone, fakes.parts.snapshots)
+    shared.others["r2"] = (fakes.parts.measured.text(), "flik_tasks_refused_total 5.0\n")
+    await client.post("/api/v1/tasks", json=body())
+
+    both = (await client.get("/metrics")).text
+    stranger = (await client.get("/metrics", headers={"Authorization": ""})).text
+    shared.away = True
+    alone = (await client.get("/metrics")).text
+
+    assert 'flik_submit_seconds_count{replica="r1"} 1.0' in both
+    assert 'flik_submit_seconds_count{replica="r2"} 0.0' in both
+    assert 'flik_tasks_refused_total{replica="r2"} 5.0' in both
+    assert 'replica="r2"' in stranger and "flik_tasks_refused" not in stranger
+    assert 'replica="r1"' in alone and "r2" not in alone
 
 
 async def test_status_says_where_to_go_on(client: httpx.AsyncClient) -> None:

@@ -124,6 +124,6 @@ async def test_refusals_are_counted_by_tenant_for_operators_only(client: AsyncCl
     operator = (await client.get("/metrics")).text
     stranger = (await client.get("/metrics", headers={"Authorization": ""})).text
 
-    assert 'flik_tasks_refused_total{code="rate_limited",tenant="acme"} 1.0' in operator
+    assert 'flik_tasks_refused_total{replica="r1",code="rate_limited",tenant="acme"} 1.0' in operator
     assert "acme" not in stranger
     assert "flik_http_errors_total" in stranger

@@ -8,7 +8,7 @@ import pytest
 from flik.domain.identity import Limits
 from flik.domain.pressure import Level, Load
 from flik.domain.rate import Admitted, Decision, Limited, NeverFits
-from flik.domain.task import NewTask
+from flik.domain.task import DeadLetter, NewTask
 from flik.errors import (
     ExceedsBurst,
     FlikError,
@@ -19,7 +19,7 @@ from flik.errors import (
     TenantQueueFull,
     Unavailable,
 )
-from flik.pipeline.admit import MOST_TENANT_LABELS, Admission, Quota
+from flik.pipeline.admit import MOST_PAYMENTS, MOST_TENANT_LABELS, Admission, Quota
 from flik.pipeline.levels import QueueLevels
 from flik.telemetry import Metrics
 from tests.making import new_task
@@ -214,3 +214,84 @@ async def test_what_waits_of_a_tenant_is_asked_for_before_its_first_task_is_let_
     verdict = await scene.door.admit("acme", Limits(max_queued=1_000), tasks(1))
 
     assert [type(said) for said in verdict.refusals] == [TenantQueueFull]
+
+
+# ---- what failed and is to be queued again
+
+
+def dead(count: int, priority: int = 1, task_type: str = "TEXT") -> list[DeadLetter]:
+    return [DeadLetter(f"task-{number}", "acme", task_type, priority) for number in range(count)]
+
+
+async def readmitted(scene: Scene, *tasks: DeadLetter, limits: Limits = LIMITS) -> list[type[FlikError] | None]:
+    await scene.levels.ask_once()
+    verdict = await scene.door.readmit("acme", limits, tasks)
+    return [None if said is None else type(said) for said in verdict.refusals]
+
+
+class Few(Purse):
+    """Has so many tokens."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+    async def spend(self, tenant_id: str, cost: int, limits: Limits) -> Decision:
+        self.asked.append((tenant_id, cost))
+        if cost > self.tokens:
+            return Limited(2.0, self.tokens)
+        self.tokens -= cost
+        return Admitted(self.tokens)
+
+
+async def test_as_many_come_back_from_the_front_as_there_are_tokens_for() -> None:
+    scene = Scene()
+    scene.purse = scene.door._allowances = Few(3)  # type: ignore[assignment]
+
+    verdict = await scene.door.readmit("acme", LIMITS, dead(5))
+
+    assert [said and said.code for said in verdict.refusals] == [None] * 3 + ["rate_limited"] * 2
+    assert verdict.quota == Quota(100.0, 200, 0, 2.0)
+    assert (scene.levels.level("TEXT").waiting, scene.refused("rate_limited")) == (3, 2)
+
+
+async def test_more_than_a_burst_come_back_when_the_rate_brings_the_tokens() -> None:
+    scene = Scene()
+    scene.purse = scene.door._allowances = Few(450)  # type: ignore[assignment]
+
+    assert await readmitted(scene, *dead(500)) == [None] * 450 + [RateLimited] * 50
+    assert scene.purse.asked[:2] == [("acme", 200), ("acme", 200)]
+
+
+async def test_one_replay_pays_a_bounded_number_of_times() -> None:
+    scene = Scene()
+
+    said = await readmitted(scene, *dead(100), limits=Limits(rate_per_s=1e9, burst=1))
+
+    assert said == [None] * MOST_PAYMENTS + [RateLimited] * (100 - MOST_PAYMENTS)
+
+
+async def test_as_many_come_back_as_the_queue_has_room_for_by_priority() -> None:
+    scene = Scene(load=Load({"TEXT": Level(997, 10.0)}))
+
+    said = await readmitted(scene, *dead(2, 2), *dead(2, 1), *dead(2, 2), *dead(1, 2, "IMAGE"))
+
+    assert said == [None, QueueFull, None, None, QueueFull, QueueFull, None]  # two of P1 first, then one of P2
+    assert scene.purse.asked == [("acme", 4)]
+
+
+async def test_as_many_come_back_as_the_tenant_may_have_waiting() -> None:
+    scene = Scene(load=Load({}, {"acme": 8}))
+
+    assert await readmitted(scene, *dead(4), limits=Limits(max_queued=10)) == [None, None] + [TenantQueueFull] * 2
+    scene.load = Load({}, {"acme": 12})
+    assert await readmitted(scene, *dead(1), limits=Limits(max_queued=10)) == [TenantQueueFull]
+
+
+async def test_what_is_too_urgent_by_now_does_not_come_back() -> None:
+    scene = Scene()
+
+    assert await readmitted(scene, *dead(1, 0), *dead(1, 1), limits=Limits(highest_priority=1)) == [
+        PriorityNotAllowed, None,
+    ]  # fmt: skip
+    assert scene.purse.asked == [("acme", 1)]

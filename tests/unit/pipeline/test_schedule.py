@@ -8,7 +8,7 @@ import pytest
 from making import new_task
 from queue_scene import W1, W2, Scene, completed, failed, turn
 
-from flik.domain.task import NewTask, Status, TaskFilter
+from flik.domain.task import NewTask, Status
 from flik.errors import Unavailable
 from flik.pipeline.ports import Moved
 from flik.pipeline.queue import loops
@@ -86,11 +86,11 @@ async def test_only_a_failed_task_can_be_retried(scene: Scene) -> None:
     assert await scene.waiting() == [0, 1, 0]
 
 
-async def test_replay_queues_dead_letters_that_match_oldest_first(scene: Scene) -> None:
-    tasks = [await scene.submit(tenant_id=tenant) for tenant in ("acme", "acme", "globex", "acme")]
+async def test_replay_queues_the_dead_letters_that_are_named(scene: Scene) -> None:
+    tasks = [await scene.submit() for _ in range(4)]
     for _ in tasks:
         await scene.settle(failed(await scene.lease_one(), retryable=False))
-    assert await scene.queue.replay(TaskFilter(tenant_id="acme", limit=2)) == 2
+    assert await scene.queue.replay([tasks[0].task_id, tasks[1].task_id, new_task().task_id]) == 2
     assert [scene.row(task).status.value for task in tasks] == ["QUEUED", "QUEUED", "FAILED", "FAILED"]
     assert len(await scene.lease(slots=5)) == 2
 
@@ -101,7 +101,7 @@ async def test_a_retry_whose_reply_was_lost_is_found_by_the_scan(scene: Scene, c
     await scene.settle(failed(await scene.lease_one(), retryable=False))
     scene.store.fail_after = {call}
     with pytest.raises(Unavailable):
-        await (scene.queue.retry(task.task_id) if call == "retry" else scene.queue.replay(TaskFilter()))
+        await (scene.queue.retry(task.task_id) if call == "retry" else scene.queue.replay([task.task_id]))
     scene.store.fail_after = set()
     await scene.scan()
     assert (await scene.lease_one()).task_id == task.task_id

@@ -175,7 +175,8 @@ class World:
 
     async def replay(self, a: int, b: int) -> None:
         try:
-            await self.queue.replay(TaskFilter(tenant_id=f"tenant{b % 3}", limit=1 + a))
+            found = await self.store.dead_letters(TaskFilter(tenant_id=f"tenant{b % 3}", limit=1 + a))
+            await self.queue.replay([each.task_id for each in found])
         except Unavailable:
             return
 
@@ -385,8 +386,9 @@ class World:
             assert tenant_id == self.store.rows[event.task_id].task.tenant_id
             if event.is_durable:
                 logged = self.store.logs[event.task_id][event.seq - 1]
-                assert event == logged._replace(task=None, worker_id=event.worker_id, version=event.version)
-                assert event.worker_id in (None, logged.worker_id)
+                known = {name: getattr(event, name) for name in ("attempt", "worker_id", "version")}
+                assert event == logged._replace(task=None, **known)
+                assert all(value in (None, getattr(logged, name)) for name, value in known.items())
 
     async def check_depth(self) -> None:
         """What the queue says waits is what waits, when it could hear of everything."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from making import stored_file, worker
 
-from flik.domain.breaker import BreakerPolicy, Call
+from flik.domain.breaker import BreakerPolicy, Call, Tally
 from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, StoredArtifact, Worker
 from flik.errors import ProviderError, ProviderUnavailable, Unavailable
 from flik.pipeline import back_end, work
@@ -394,6 +394,20 @@ async def test_beats_tell_what_is_held_and_how_far_it_is(stage: Stage) -> None:
     await until(lambda: stage.provider.running == 2)
     await until(lambda: len(stage.queue.beats[-1].held) == 2 if stage.queue.beats else False)
     assert stage.queue.beats[-1] == Beat(W1, 2, [("t1", "token", 0.25), ("t2", "token", 0.25)])
+
+
+async def test_beats_tell_of_the_breakers_that_ever_had_something_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(back_end, "PROVIDER", BreakerPolicy(failures=1, open_s=60.0, most_open_s=60.0))
+    async with Stage() as stage:
+        stage.worker._breakers = lambda: (Tally("artifacts", 0, 2, 7), Tally("nothing"))
+        stage.provider.script = fail_with_first(ProviderUnavailable("no route"))
+        stage.queue.give(grant(1))
+        await stage.outcomes(1)
+        seen = len(stage.queue.beats)
+        await until(lambda: len(stage.queue.beats) > seen + 1)
+        artifacts, provider = stage.queue.beats[-1].breakers
+        assert artifacts == Tally("artifacts", 0, 2, 7)
+        assert (provider.dependency, provider.state, provider.opened) == ("provider", 1, 1)
 
 
 async def test_progress_never_goes_back_nor_beyond_one(stage: Stage) -> None:

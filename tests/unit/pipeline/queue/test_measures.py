@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from making import EPOCH, ticket
+import asyncio
 
+import pytest
+from making import EPOCH, Clock, ticket, worker
+
+from flik.domain.breaker import Tally
 from flik.domain.task import Status
 from flik.pipeline.queue.measures import Measures, _observe_all
+from flik.pipeline.queue.roster import Roster
 from flik.storage.queue import Settled, Settlement
 from flik.telemetry import Metrics
 
@@ -50,3 +54,61 @@ def test_attempts_are_counted_by_the_number_they_had_and_how_they_ended() -> Non
         'flik_run_seconds_count{task_type="TEXT"} 3.0',
     ):
         assert line in text
+
+
+# ---- the breakers of workers
+
+
+class Breakers:
+    """What the queue's metrics say of the breakers of two workers."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.roster = Roster(3.0, self.clock, asyncio.Event())
+        self.measures = Measures()
+
+    def beat(self, worker_id: str, *tallies: Tally) -> None:
+        self.roster.hear(worker(worker_id), 1)
+        self.measures.note_breakers(worker_id, tallies, self.roster)
+
+    def says(self, name: str, dependency: str = "provider") -> float:
+        self.measures._note_breaker_states(self.roster)
+        labels = {"process": "model", "dependency": dependency}
+        return self.measures.metrics.registry.get_sample_value(f"flik_breaker_{name}", labels) or 0.0
+
+
+@pytest.fixture
+def breakers() -> Breakers:
+    return Breakers()
+
+
+def test_breakers_of_all_workers_are_counted_together_each_event_once(breakers: Breakers) -> None:
+    breakers.beat("w1")
+    breakers.beat("w2")
+    for _ in range(3):
+        breakers.beat("w1", Tally("provider", 1, 1, 5))
+        breakers.beat("w2", Tally("artifacts", 0, 2, 0), Tally("provider", 0, 1, 1))
+    breakers.beat("w1", Tally("provider", 0, 2, 6))
+    assert (breakers.says("opened_total"), breakers.says("refused_total")) == (3, 7)
+    assert breakers.says("opened_total", "artifacts") == 2
+
+
+def test_what_a_worker_told_the_queue_before_it_was_restarted_is_not_counted_again(breakers: Breakers) -> None:
+    breakers.beat("w1", Tally("provider", 0, 9, 90))
+    assert breakers.says("opened_total") == 0
+    breakers.beat("w1", Tally("provider", 1, 10, 90))
+    assert breakers.says("opened_total") == 1
+
+
+@pytest.mark.parametrize(("states", "worst"), [((0, 0), 0), ((0, 2), 2), ((2, 1), 1), ((1, 0), 1)])
+def test_state_is_that_of_the_worker_that_is_worst_off(breakers: Breakers, states: tuple[int, int], worst: int) -> None:
+    for number, state in enumerate(states):
+        breakers.beat(f"w{number}", Tally("provider", state, 1, 0))
+    assert breakers.says("state") == worst
+
+
+def test_worker_that_is_gone_holds_no_breaker_open(breakers: Breakers) -> None:
+    breakers.beat("w1", Tally("provider", 1, 1, 0))
+    assert breakers.says("state") == 1
+    breakers.clock.now += 10
+    assert (breakers.says("state"), breakers.measures._told) == (0, {})
