@@ -233,8 +233,6 @@ class JsonSession:
 
     def _closed(self, close: Close) -> list[Output]:
         self._is_closed = True
-        self._question = None
-        self._held.clear()
         self._subscriptions.clear()
         return [close]
 

@@ -160,8 +160,9 @@ class Parser:
     def _skip_ends_of_line(self) -> bool:
         found = (_EOLS if self._takes_cr_lf else _LFS).match(self._buffer)
         skipped = found.end() if found else 0
-        del self._buffer[:skipped]
-        self._scanned = max(0, self._scanned - skipped)
+        if skipped:
+            del self._buffer[:skipped]
+            self._scanned = 0
         return skipped > 0
 
     def _ends_early(self) -> bool:

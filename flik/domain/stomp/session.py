@@ -79,7 +79,7 @@ class StompSession:
         self._version = Version.V1_0  # until CONNECT says otherwise
         self._is_known = False  # the handshake said who it is
         self._question: Question | None = None
-        self._receipt_id: str | None = None  # of the frame that is worked on
+        self._receipt_id: str | None = None  # of the frame that is worked on or asked about
         self._pace = Pace()
         self._subscriptions: dict[str, Subscription] = {}
         self._began_at = self._heard_at = self._sent_at = now
@@ -114,7 +114,7 @@ class StompSession:
 
     def refuse(self, error: FlikError, now: float) -> list[Output]:
         """Answer no, which ends the connection."""
-        return [] if self._state is _State.CLOSED else self._told(self._failed(error), now)
+        return self.end(error, now)
 
     def event(self, subscription_id: str, seq: int, body: bytes, now: float, *, is_reset: bool = False) -> list[Output]:
         """Tell of an event to a subscription that was accepted."""
@@ -128,7 +128,6 @@ class StompSession:
         """End the connection, with an ERROR frame if there is something to tell."""
         if self._state is _State.CLOSED:
             return []
-        self._receipt_id = None
         return self._told(self._closed(Close(CloseCode.GOING_AWAY)) if error is None else self._failed(error), now)
 
     def tick(self, now: float) -> list[Output]:
@@ -245,9 +244,7 @@ class StompSession:
 
     def _closed(self, close: Close) -> list[Output]:
         self._state = _State.CLOSED
-        self._question = None
-        self._subscriptions.clear()
-        self._parser = Parser(bounds=self._bounds)
+        self._parser = Parser(bounds=self._bounds)  # what is left is dropped
         return [close]
 
     def _send(self, frame: Frame) -> Send:

@@ -229,7 +229,7 @@ def test_messages_that_come_before_our_answer_wait_for_it() -> None:
 
 
 def test_server_that_stops_says_nothing_but_why() -> None:
-    session = opened()
+    session = following(opened())
     assert session.end(None, 0.0) == [Close(CloseCode.GOING_AWAY)]
     assert is_over(session)
 
@@ -262,14 +262,15 @@ def test_message_is_bounded_to_the_byte() -> None:
     assert failed(outputs, "stream_too_large").code == CloseCode.TOO_BIG
 
 
-@pytest.mark.parametrize("message", [b"", b"x" * 2_000])
-def test_who_sends_on_while_a_question_is_open_is_cut_off(message: bytes) -> None:
+@pytest.mark.parametrize(("message", "unit"), [(b"", "100 messages"), (b"x" * 2_000, "65,536 bytes")])
+def test_who_sends_on_while_a_question_is_open_is_cut_off(message: bytes, unit: str) -> None:
     session = session_of()
     say(session, "auth", token="k")
     outputs: list[Output] = []
     for _ in range(101):
         outputs += session.receive(message, 0.0)
     failed(told(outputs), "stream_too_large")
+    assert told(outputs)[0]["problem"]["detail"] == f"what was sent at once has more than {unit}"
     assert is_over(session)
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flik.domain.stomp.frames import Bounds, Frame, HeartBeat, Parser, Version, encode
@@ -199,6 +199,7 @@ def test_header_that_cannot_be_written_is_refused(version: Version | None, heade
         b"SEND\ncontent-length:1\n\nab\x00",
         b"SEND\ncontent-length:2\n\na\x00\nSEND",
         b"SEND\ncontent-length:1\n\x00\n",
+        b"SEND\ncontent-length:1\n\x00\x00",
     ],
 )
 def test_what_is_no_frame_is_malformed(data: bytes) -> None:
@@ -301,6 +302,9 @@ PIECES = st.lists(
 ).map(b"".join)  # fmt: skip
 
 
+@example(b"\r\n\x00SEND\n", [1], None)
+@example(b"SEND\n" + b"k" * 40 + b"\x00\n", [], V1_2)
+@example(b"SEND\nk:" + b"v" * 30 + b"\r\n\n\x00", [], V1_2)
 @given(PIECES, st.lists(st.integers(0, 200), max_size=8), st.sampled_from(ANY))
 def test_any_cut_of_the_bytes_gives_the_same(data: bytes, cuts: list[int], version: Version | None) -> None:
     cuts = [cut for cut in cuts if cut <= len(data)]

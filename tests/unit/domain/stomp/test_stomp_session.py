@@ -298,6 +298,11 @@ def test_only_send_has_a_body_from_1_1_on(command: str) -> None:
     )
 
 
+def test_frame_that_connects_has_no_body_either_from_1_1_on() -> None:
+    failed(session_of().receive(b"CONNECT\naccept-version:1.1\n\nx\x00", 0.0), "stream_malformed", None)
+    assert session_of().receive(b"CONNECT\n\nx\x00", 0.0) == [Authenticate(None)]
+
+
 def test_subscriptions_are_bounded() -> None:
     session = opened(max_subscriptions=2)
     following(following(session, "0"), "1")
@@ -346,6 +351,12 @@ def test_answer_that_comes_after_the_end_is_of_no_effect() -> None:
     session.receive(frame("SUBSCRIBE", id="0", destination=TASK.destination), 0.0)
     session.end(None, 0.0)
     assert is_over(session)
+
+
+def test_end_while_a_question_is_open_tells_which_frame_is_left_undone() -> None:
+    session = opened()
+    session.receive(frame("SUBSCRIBE", id="0", destination=TASK.destination, receipt="r"), 0.0)
+    assert failed(session.end(Unavailable("redis"), 0.0), "unavailable").headers["receipt-id"] == "r"
 
 
 def test_answer_without_a_question_is_of_no_effect() -> None:
