@@ -25,7 +25,12 @@ FlikError
 │   ├── IdempotencyKeyInvalid
 │   ├── IdempotencyKeyReused  the key stands for another request
 │   ├── IdempotencyInFlight   the first request under the key has no answer yet; `retry_after_s`
-│   └── TooManyFollowers      as many connections follow tasks as may; `retry_after_s`
+│   ├── TooManyFollowers      as many connections follow tasks as may; `retry_after_s`
+│   ├── StreamMalformed       what came over a WebSocket breaks its protocol
+│   ├── StreamTooLarge        a message over a WebSocket, or a part of it, is larger than Flik reads
+│   ├── StreamVersionUnknown  the client speaks no version of STOMP that Flik speaks
+│   ├── TooManySubscriptions  the connection follows as much as it may
+│   └── NotBuilt              the route is there, what it is for is not yet
 ├── Unavailable               a dependency is away; try again after `retry_after_s`
 ├── QueueFull                 too much waits in the whole service; `retry_after_s`
 ├── ProviderError             a model back end failed; says whether a retry is worth it
@@ -364,6 +369,70 @@ class IdempotencyInFlight(RequestError):
 
     def __str__(self) -> str:
         return f'the first request with the idempotency key "{self.key}" has no answer yet; send this one again'
+
+
+class StreamMalformed(RequestError):
+    """What came over a WebSocket breaks the rules of its protocol; the connection ends."""
+
+    code = "stream_malformed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class StreamTooLarge(RequestError):
+    """What came over a WebSocket is larger than Flik reads; the connection ends. `limit` is in the unit `unit`."""
+
+    code = "stream_too_large"
+
+    def __init__(self, what: str, limit: int, unit: str = "bytes") -> None:
+        super().__init__(what, limit, unit)
+        self.what = what
+        self.limit = limit
+        self.unit = unit
+
+    def __str__(self) -> str:
+        return f"{self.what} has more than {self.limit:,} {self.unit}"
+
+
+class StreamVersionUnknown(RequestError):
+    """The client named no version of STOMP that Flik speaks. `offered` are those it does."""
+
+    code = "stream_version_unknown"
+
+    def __init__(self, offered: tuple[str, ...]) -> None:
+        super().__init__(offered)
+        self.offered = offered
+
+    def __str__(self) -> str:
+        return f"the versions of STOMP spoken here are {', '.join(self.offered)}"
+
+
+class TooManySubscriptions(RequestError):
+    """The connection has as many subscriptions as it may have."""
+
+    code = "too_many_subscriptions"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"a connection may have {self.limit:,} subscriptions, and has; end one, or open another connection"
+
+
+class NotBuilt(RequestError):
+    """The route is part of the interface, but what it is for is still to be built."""
+
+    code = "not_implemented"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"this version does not offer {self.what}"
 
 
 class TooManyFollowers(RequestError):

@@ -52,6 +52,10 @@ _SAID = (
     errors.PriorityNotAllowed(0, 1),
     errors.PayloadTooLarge(262_145, 262_144),
     errors.TooManyFollowers("this credential", 1_000),
+    errors.StreamMalformed("the first frame must be CONNECT or STOMP"),
+    errors.StreamTooLarge("the body of a frame", 65_536),
+    errors.StreamVersionUnknown(("1.0", "1.1", "1.2")),
+    errors.TooManySubscriptions(100),
     errors.Unavailable("postgresql", 1.0),
 )
 """What the examples of problems say; one that is not here says its title."""

@@ -70,6 +70,11 @@ TABLE: Mapping[type[errors.FlikError], Row] = {
     errors.IdempotencyKeyReused: Row(422, "The idempotency key was used for another request"),
     errors.IdempotencyInFlight: Row(409, "The first request with this key is in flight", retryable=True),
     errors.TooManyFollowers: Row(429, "Too many connections follow tasks", retryable=True),
+    errors.StreamMalformed: Row(400, "What was sent breaks the protocol"),
+    errors.StreamTooLarge: Row(413, "What was sent is too large"),
+    errors.StreamVersionUnknown: Row(400, "No version of the protocol in common"),
+    errors.TooManySubscriptions: Row(409, "Too many subscriptions on one connection"),
+    errors.NotBuilt: Row(501, "Not offered yet"),
     errors.Unavailable: Row(503, "A dependency is not available", retryable=True),
     errors.QueueFull: Row(503, "Too much waits", retryable=True),
 }

@@ -48,6 +48,14 @@ EXAMPLES: dict[FlikError, str] = {
     errors.TooManyFollowers("this credential", 1_000): (
         "this credential follows tasks with 1,000 connections, which is the most; close some, or poll"
     ),
+    errors.StreamMalformed("no header name"): "no header name",
+    errors.StreamTooLarge("the body of a frame", 65_536): "the body of a frame has more than 65,536 bytes",
+    errors.StreamTooLarge("a frame", 64, "headers"): "a frame has more than 64 headers",
+    errors.StreamVersionUnknown(("1.0", "1.1", "1.2")): "the versions of STOMP spoken here are 1.0, 1.1, 1.2",
+    errors.TooManySubscriptions(
+        1_000
+    ): "a connection may have 1,000 subscriptions, and has; end one, or open another connection",
+    errors.NotBuilt("chains"): "this version does not offer chains",
     errors.Unavailable("postgresql"): "postgresql is not available; try again in 1 s",
     errors.Unavailable("queue", 2.5): "queue is not available; try again in 2.5 s",
     errors.ProviderError("overloaded", "try later", True): "overloaded: try later",
