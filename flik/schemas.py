@@ -209,6 +209,13 @@ class TaskPage(_Wire):
     next_cursor: str | None
 
 
+class Ticket(_Wire):
+    """What opens one stream or WebSocket, once."""
+
+    ticket: str
+    expires_at: datetime
+
+
 class EventAnswer(_Wire):
     """One thing that happened to a task; fields that do not apply are left out.
 

@@ -71,6 +71,10 @@ class MemoryKeys:
     def __init__(self, memory: MemoryIdentity) -> None:
         self.memory = memory
 
+    async def working(self, key_ids: Collection[str], now: float) -> set[str]:
+        self.memory.answer()
+        return {row.key_id for row in self.memory.keys.values() if row.key_id in key_ids and row.works(now)}
+
     async def create(self, key: ApiKey, digest: bytes, by: By) -> ApiKey | None:
         self.memory.answer()
         if key.tenant_id not in self.memory.tenants:

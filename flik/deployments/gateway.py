@@ -27,6 +27,7 @@ from flik.gateway.parts import Parts
 from flik.live.feed import FeedReader
 from flik.live.results import LiveResults
 from flik.live.snapshots import Snapshots
+from flik.live.tickets import Tickets
 from flik.pipeline.admit import Admission
 from flik.pipeline.allowances import Allowances
 from flik.pipeline.collector import collect_seldom
@@ -97,9 +98,12 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     allowances = Allowances(RemoteLimiter().lend, measured=measured).open()
     levels = QueueLevels(queue.load)
     hub = Hub(HistoryStore(database), hot)
-    measured["flik_followers"].set_function(lambda: hub.followers)
+    followers = Followers(keys, config.followers, config.followers_per_key)
+    measured["flik_followers"].set_function(lambda: len(followers))
+    tickets = Tickets(config.redis_url).open()
     feed = FeedReader(config.redis_url, hub.hear, hub.note_live)
-    loops = [asyncio.create_task(each.run(), name=type(each).__name__) for each in (levels, hub, feed, snapshots)]
+    in_background = (levels, hub, feed, followers, snapshots)
+    loops = [asyncio.create_task(each.run(), name=type(each).__name__) for each in in_background]
     try:
         async with open_issuer(config.issuer) as issuer:
             yield Parts(
@@ -108,7 +112,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
                 signing_key=config.signing_key, artifact_url_ttl_s=config.artifact_url_ttl_s, measured=measured,
                 snapshots=snapshots,
                 directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,
-                hub=hub, followers=Followers(config.followers, config.followers_per_key),
+                hub=hub, followers=followers, tickets=tickets,
                 is_open=config.is_open, admission=Admission(allowances, levels, config.queue_bounds, by_tenant),
             )  # fmt: skip
     finally:
@@ -116,6 +120,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         await snapshots.close()
+        await tickets.close()
         await allowances.close()
         await directory.close()
         await hot.close()

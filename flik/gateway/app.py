@@ -25,9 +25,11 @@ from flik.gateway import (
     keys,
     problems,
     service,
+    sockets,
     submit,
     tasks,
     tenants,
+    tickets,
 )
 from flik.gateway.description import Described, operation_id
 from flik.gateway.headers import REQUEST_ID, Cors, StandardHeaders, read_request_id
@@ -74,7 +76,20 @@ def create_app(
     app.add_exception_handler(FlikError, problems.on_flik_error)
     app.add_exception_handler(HTTPException, problems.on_framework_error)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)
-    for module in (service, submit, tasks, events, dead_letters, keys, tenants, audit, artifacts, family_tasks):
+    for module in (
+        service,
+        submit,
+        tasks,
+        events,
+        tickets,
+        sockets,
+        dead_letters,
+        keys,
+        tenants,
+        audit,
+        artifacts,
+        family_tasks,
+    ):
         app.include_router(module.router)
     return app
 

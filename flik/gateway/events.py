@@ -23,12 +23,11 @@ from starlette.types import Receive, Scope, Send
 
 from flik import schemas
 from flik.domain.event import Event, Kind
-from flik.domain.identity import Scope as KeyScope
 from flik.errors import FieldError, InvalidRequest, TooManyFollowers
 from flik.gateway import problems
 from flik.gateway.answers import Answers
-from flik.gateway.following import followed
-from flik.gateway.identity import authenticate
+from flik.gateway.following import authenticate_follower, followed
+from flik.gateway.parts import parts_of
 from flik.gateway.paths import Uuid
 from flik.gateway.prefer import MAX_WAIT_S
 from flik.gateway.responses import json_response
@@ -53,6 +52,10 @@ _PARAMETERS = [
         "description": f"As JSON: wait for up to so many seconds ({MAX_WAIT_S} at most) until there is an event.",
     },
     {
+        "name": "ticket", "in": "query", "required": False, "schema": {"type": "string"},
+        "description": "In the place of the Authorization header, for browsers; see `POST /api/v1/tickets`.",
+    },
+    {
         "name": "Last-Event-ID", "in": "header", "required": False, "schema": _NUMBER,
         "description": "As `since`; sent by browsers that come back.",
     },
@@ -72,10 +75,10 @@ router = APIRouter(prefix="/api/v1", tags=["events"])
 )
 async def get_events(request: Request, task_id: Uuid) -> Response:
     """Follow a task: a stream of its events, or those after `since` as JSON."""
-    caller = await authenticate(request, KeyScope.READ)
+    caller = await authenticate_follower(request)
     task_id = read_task_id(task_id)
     since, wait_s = _read_since(request), _read_wait(request)
-    following = followed(request, caller, task_id, since or 0)
+    following = followed(parts_of(request), caller, task_id, since or 0)
     if not _wants_stream(request):
         async with following as entered:
             return json_response(await _page(entered, wait_s, answers_for(request)))

@@ -1,30 +1,71 @@
-"""Following a task for a caller: counted, and only what the caller sees."""
+"""Following for a caller: counted, ended with the credential, and only what the caller sees."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
-from flik.domain.identity import Caller
-from flik.errors import TaskNotFound
-from flik.gateway.parts import parts_of
+from flik.domain.identity import Caller, Scope
+from flik.errors import ScopeMissing, TaskNotFound, Unauthenticated
+from flik.gateway.identity import authenticate
+from flik.gateway.parts import Parts, parts_of
 from flik.pipeline.follow import Following
 
 
+async def authenticate_follower(connection: HTTPConnection) -> Caller:
+    """Return who wants to follow: by the ticket in the URL, as browsers do, or by the Authorization header.
+
+    Raises:
+        Unauthenticated: neither opens anything.
+        ScopeMissing: it does not allow to read.
+        Unavailable: what it stands for cannot be found out now.
+    """
+    ticket = connection.query_params.get("ticket")
+    return (
+        await authenticate(connection, Scope.READ) if ticket is None else await redeemed(parts_of(connection), ticket)
+    )
+
+
+async def redeemed(parts: Parts, ticket: str) -> Caller:
+    """Return whom a ticket stands for; it is worth nothing afterwards.
+
+    Raises:
+        Unauthenticated, ScopeMissing, Unavailable: as above.
+    """
+    caller = await parts.tickets.redeem(ticket)
+    if caller is None:
+        raise Unauthenticated("the ticket was used, has expired, or never was one", True)
+    if not caller.may(Scope.READ):
+        raise ScopeMissing(Scope.READ)
+    return caller
+
+
 @asynccontextmanager
-async def followed(request: Request, caller: Caller, task_id: str, since: int = 0) -> AsyncIterator[Following]:
-    """Follow a task for a caller in here.
+async def followed(parts: Parts, caller: Caller, task_id: str, since: int = 0) -> AsyncIterator[Following]:
+    """Follow a task for a caller in here; it is counted as a connection of its own.
 
     Raises:
         TaskNotFound: there is none that the caller sees.
         TooManyFollowers: there are as many as there may be.
         Unavailable: PostgreSQL is away.
     """
-    parts = parts_of(request)
-    with parts.followers.counted(caller):
-        async with parts.hub.follow(task_id, since) as following:
-            if not caller.sees(following.task.tenant_id):
-                raise TaskNotFound(task_id)
+    following = parts.hub.follow(task_id, since)
+    with parts.followers.counted(caller, following.stop):
+        async with seen(following, caller, task_id):
             yield following
+
+
+@asynccontextmanager
+async def seen(following: Following, caller: Caller, task_id: str) -> AsyncIterator[Following]:
+    """Enter a following if the caller sees the task.
+
+    Raises:
+        TaskNotFound: there is none that the caller sees.
+        Unavailable: PostgreSQL is away.
+    """
+    async with following:
+        if not caller.sees(following.task.tenant_id):
+            raise TaskNotFound(task_id)
+        yield following

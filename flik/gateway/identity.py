@@ -7,7 +7,7 @@ did not exist. A credential that opens nothing is answered in one way, whatever 
 
 from __future__ import annotations
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from flik.domain.identity import ANYONE, Caller, Scope, Tenant
 from flik.domain.key import STARTS_WITH
@@ -17,7 +17,7 @@ from flik.gateway.parts import Parts, parts_of
 MAX_TOKEN_CHARS = 4_096
 
 
-async def authenticate(request: Request, scope: Scope) -> Caller:
+async def authenticate(request: HTTPConnection, scope: Scope) -> Caller:
     """Return who is calling; every route asks this first.
 
     Raises:
@@ -25,8 +25,17 @@ async def authenticate(request: Request, scope: Scope) -> Caller:
         ScopeMissing: it does not allow what `scope` stands for.
         Unavailable: what the token stands for cannot be found out now.
     """
-    token = bearer_token(request)
-    parts = parts_of(request)
+    return await caller_by(bearer_token(request), parts_of(request), scope)
+
+
+async def caller_by(token: str, parts: Parts, scope: Scope) -> Caller:
+    """Return whom a token stands for.
+
+    Raises:
+        Unauthenticated: it opens nothing.
+        ScopeMissing: it does not allow what `scope` stands for.
+        Unavailable: what it stands for cannot be found out now.
+    """
     caller = ANYONE if parts.is_open else await _caller_of(token, parts)
     if caller is None:
         raise Unauthenticated("the credential is not valid here", True)
@@ -60,7 +69,7 @@ async def tenant_of(request: Request, caller: Caller, tenant_id: str) -> Tenant:
     raise TenantUnknown(tenant_id)
 
 
-def bearer_token(request: Request) -> str:
+def bearer_token(request: HTTPConnection) -> str:
     """Return the bearer token of a request.
 
     Raises:

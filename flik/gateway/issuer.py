@@ -105,7 +105,7 @@ class Issuer:
             return None
         if tenant_id is not None and not (isinstance(tenant_id, str) and is_tenant_id(tenant_id)):
             return None
-        return Caller(tenant_id, scopes, f"jwt:{_subject(claims.get('sub'))}")
+        return Caller(tenant_id, scopes, f"jwt:{_subject(claims.get('sub'))}", _seconds(claims.get("exp")))
 
 
 def algorithm_of(key: object) -> str | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from flik.artifacts.store import ArtifactStore
 from flik.gateway.issuer import Issuer
 from flik.live.results import LiveResults
 from flik.live.snapshots import Snapshots
+from flik.live.tickets import Tickets
 from flik.pipeline.admit import Admission
 from flik.pipeline.directory import Directory
 from flik.pipeline.follow import Hub
@@ -49,17 +50,18 @@ class Parts:
     audit: AuditLog
     hub: Hub
     followers: Followers
+    tickets: Tickets
     issuer: Issuer | None = None  # None: API keys only
     is_open: bool = False  # every bearer token may do everything
 
 
-def parts_of(request: Request) -> Parts:
+def parts_of(request: HTTPConnection) -> Parts:
     """Return the parts of the application that serves this request."""
     parts: Parts = request.app.state.parts
     return parts
 
 
-def base_url(request: Request) -> str:
+def base_url(request: HTTPConnection) -> str:
     """Return what links to this service start with, without a slash at the end."""
     public = parts_of(request).public_url
     if public is not None:

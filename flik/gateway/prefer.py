@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flik.domain.identity import Caller
-from flik.errors import FlikError
+from flik.errors import FlikError, Unauthenticated
 from flik.gateway.following import followed
+from flik.gateway.parts import parts_of
 
 MAX_WAIT_S = 60
 PARAMETER = {
@@ -45,9 +46,15 @@ def note_applied(response: Response, waited_s: int) -> None:
 
 
 async def has_ended(request: Request, caller: Caller, task_id: str, within_s: float) -> bool:
-    """Wait for a task's end; return False when the time is over, or it cannot be followed now: then nothing is lost."""
+    """Wait for a task's end; return False when the time is over, or it cannot be followed now: then nothing is lost.
+
+    Raises:
+        Unauthenticated: the credential was revoked meanwhile.
+    """
     try:
-        async with followed(request, caller, task_id) as following:
+        async with followed(parts_of(request), caller, task_id) as following:
             return await following.until_ended(within_s)
+    except Unauthenticated:
+        raise
     except FlikError:
         return False

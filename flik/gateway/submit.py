@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from flik.catalog import TASK_TYPES
 from flik.domain import trace
 from flik.domain.identity import Caller, Scope, Tenant
 from flik.domain.task import NewTask
-from flik.errors import FieldError, FlikError, InvalidRequest, RequestError
+from flik.errors import FieldError, FlikError, InvalidRequest, RequestError, Unauthenticated, Unavailable
 from flik.gateway import answers, door, filters, headers, idempotency, prefer, problems
 from flik.gateway.body import escape, read_json, read_model
 from flik.gateway.identity import authenticate, tenant_of
@@ -63,10 +64,11 @@ async def _when_ended(request: Request, caller: Caller, stored: Response, within
     """Return the whole task when it ends within the time, else what was answered to the submit."""
     answer = stored
     submitted = orjson.loads(stored.body)
-    if caller.may(Scope.READ) and await prefer.has_ended(request, caller, submitted["taskId"], within_s):
-        view = await parts_of(request).tasks.get(submitted["taskId"])
-        if view is not None:
-            answer = json_response(answers_for(request).task(view), 200, {"Location": submitted["statusUrl"]})
+    with suppress(Unauthenticated, Unavailable):  # it is accepted, whatever happens now
+        if caller.may(Scope.READ) and await prefer.has_ended(request, caller, submitted["taskId"], within_s):
+            view = await parts_of(request).tasks.get(submitted["taskId"])
+            if view is not None:
+                answer = json_response(answers_for(request).task(view), 200, {"Location": submitted["statusUrl"]})
     prefer.note_applied(answer, within_s)
     return answer
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from fastapi import APIRouter, Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from flik import schemas
@@ -120,7 +121,7 @@ async def find_task(request: Request, caller: Caller, task_id: str) -> TaskView:
     return view
 
 
-def answers_for(request: Request) -> answers.Answers:
+def answers_for(request: HTTPConnection) -> answers.Answers:
     """Return a builder of answers whose links suit this request."""
     parts = parts_of(request)
     return answers.Answers(base_url(request), parts.signing_key, parts.artifact_url_ttl_s, time.time())

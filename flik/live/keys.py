@@ -2,6 +2,7 @@
 
 flik:result:{taskId}    string  a completed task as JSON        expires after FLIK_HOT_TTL_S
 flik:progress:{taskId}  string  how far a running attempt is    expires after 30 s
+flik:ticket:{sha256}    string  whom a ticket stands for        expires after 30 s; deleted when it is used
 flik:events             channel what happens to all tasks, as it happens
 flik:metrics:{region}   hash    metrics of the region's gateway replicas, by replica    expires after 60 s
 flik:rate:epoch         hash    what Redis knows of itself and of the regions, for the rate limits; stays
@@ -29,6 +30,11 @@ def progress(task_id: str) -> str:
 def metrics(region: str) -> str:
     """Return the key of the metrics of a region's gateway replicas."""
     return f"flik:metrics:{region}"
+
+
+def ticket(digest: str) -> str:
+    """Return the key of a ticket."""
+    return f"flik:ticket:{digest}"
 
 
 def rate_holder(holder: str) -> str:

@@ -132,7 +132,7 @@ class _Known:
     __slots__ = ("caller", "expires_at")
 
     def __init__(self, row: ApiKey) -> None:
-        self.caller = Caller(row.tenant_id, row.scopes, row.key_id)
+        self.caller = Caller(row.tenant_id, row.scopes, row.key_id, row.expires_at)
         self.expires_at = row.expires_at
 
 

@@ -28,7 +28,7 @@ from typing import Protocol, Self
 from flik.domain.event import Event, History, Kind, Notice, completion, log_of
 from flik.domain.position import Position, Verdict
 from flik.domain.task import Status, TaskView
-from flik.errors import TaskNotFound, Unavailable
+from flik.errors import FlikError, TaskNotFound, Unavailable
 
 MAILBOX = 256
 LOOK_S = 5.0
@@ -58,12 +58,13 @@ class HotTasks(Protocol):
 class Mailbox:
     """What came for one follower and was not taken yet. `seq` is how far it is, for the hub to compare."""
 
-    __slots__ = ("_events", "_look", "_waiting", "seq")
+    __slots__ = ("_error", "_events", "_look", "_waiting", "seq")
 
     def __init__(self) -> None:
         self.seq = 0
         self._events: deque[Event] = deque()
         self._look = False
+        self._error: FlikError | None = None
         self._waiting: asyncio.Future[None] | None = None
 
     def put(self, event: Event) -> None:
@@ -80,6 +81,11 @@ class Mailbox:
         self._look = True
         self._wake()
 
+    def stop(self, error: FlikError) -> None:
+        """Have the follower end with an error."""
+        self._error = error
+        self._wake()
+
     def take(self) -> Event | None:
         """Return the next event; None when there is none."""
         return self._events.popleft() if self._events else None
@@ -90,9 +96,13 @@ class Mailbox:
         return look
 
     async def wait(self, within_s: float) -> bool:
-        """Return when there is something to take; False when nothing came within the time."""
-        if self._events or self._look or within_s <= 0:
-            return bool(self._events or self._look)
+        """Return when there is something to take; False when nothing came within the time.
+
+        Raises:
+            FlikError: it was told to stop.
+        """
+        if self._has_something() or within_s <= 0:
+            return self._has_something()
         self._waiting = asyncio.get_running_loop().create_future()
         try:
             with suppress(TimeoutError):
@@ -100,6 +110,11 @@ class Mailbox:
                     await self._waiting
         finally:
             self._waiting = None
+        return self._has_something()
+
+    def _has_something(self) -> bool:
+        if self._error is not None:
+            raise self._error
         return bool(self._events or self._look)
 
     def _wake(self) -> None:
@@ -247,6 +262,7 @@ class Following:
 
         Raises:
             TaskNotFound: the task is gone.
+            FlikError: it was told to stop.
         """
         until = asyncio.get_running_loop().time() + within_s
         while not self._ready:
@@ -276,6 +292,10 @@ class Following:
             if await self.next(until - asyncio.get_running_loop().time()) is None:
                 return False
         return True
+
+    def stop(self, error: FlikError) -> None:
+        """End with an error: the next wait raises it."""
+        self._mailbox.stop(error)
 
     def next_now(self) -> Event | None:
         """Return the next event if it is there already."""

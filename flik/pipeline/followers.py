@@ -1,30 +1,52 @@
-"""Who may follow: each connection that waits for a task counts, for its credential and for this gateway.
+"""Who may follow, and how long: each connection that waits counts, and ends when its credential does.
 
-Counted are event streams, long polls and `Prefer: wait`: all that hold a connection open without work of ours.
+Counted are event streams, WebSockets, long polls and `Prefer: wait`: all that hold a connection open without
+work of ours. Every `CHECK_S` the keys of all that are open are looked at with one query, so that a key that is
+revoked follows nothing 5 s later. While PostgreSQL is away they stay open; expiry needs no look.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import Protocol
 
 from flik.domain.identity import Caller
-from flik.errors import TooManyFollowers
+from flik.errors import FlikError, TooManyFollowers, Unauthenticated, Unavailable
+
+CHECK_S = 3.0
+End = Callable[[FlikError], None]
 
 
-@dataclass(slots=True)
+class Keys(Protocol):
+    """Where keys are stored."""
+
+    async def working(self, key_ids: Collection[str], now: float) -> set[str]:
+        """Return those of the keys that open something."""
+
+
 class Followers:
-    """How many there are. `most`: of one gateway; `most_of_key`: of one credential on it."""
+    """The open connections of one gateway. `most_of_key`: of one credential. `run` must run while it is used."""
 
-    most: int = 10_000
-    most_of_key: int = 1_000
-    _of_key: Counter[str] = field(default_factory=Counter)
+    def __init__(
+        self, keys: Keys, most: int = 10_000, most_of_key: int = 1_000, now: Callable[[], float] = time.time
+    ) -> None:
+        self.most = most
+        self.most_of_key = most_of_key
+        self._keys = keys
+        self._now = now
+        self._of_key: Counter[str] = Counter()
+        self._open: dict[object, tuple[Caller, End]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
 
     @contextmanager
-    def counted(self, caller: Caller) -> Iterator[None]:
-        """Count one more in here.
+    def counted(self, caller: Caller, end: End) -> Iterator[None]:
+        """Count one more in here; `end` is called when its credential does not work any more.
 
         Raises:
             TooManyFollowers: there are as many as there may be.
@@ -32,12 +54,43 @@ class Followers:
         key = caller.actor
         if self._of_key[key] >= self.most_of_key:
             raise TooManyFollowers("this credential", self.most_of_key)
-        if self._of_key.total() >= self.most:
+        if len(self._open) >= self.most:
             raise TooManyFollowers("this gateway", self.most)
         self._of_key[key] += 1
+        place = object()
+        self._open[place] = (caller, end)
         try:
             yield
         finally:
+            del self._open[place]
             self._of_key[key] -= 1
             if not self._of_key[key]:
                 del self._of_key[key]
+
+    async def run(self) -> None:
+        """Look at the credentials until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_S)
+            await self.check()
+
+    async def check(self) -> None:
+        """End the connections whose credential does not work any more."""
+        now = self._now()
+        gone = await self._gone({key_id for caller, _ in self._open.values() if (key_id := _key_id(caller))}, now)
+        for caller, end in list(self._open.values()):
+            expired = caller.expires_at is not None and caller.expires_at <= now
+            if expired or caller.key_id in gone:
+                end(Unauthenticated("the credential is not valid any more", True))
+
+    async def _gone(self, key_ids: set[str], now: float) -> set[str]:
+        if not key_ids:
+            return set()
+        try:
+            return key_ids - await self._keys.working(key_ids, now)
+        except Unavailable:
+            return set()
+
+
+def _key_id(caller: Caller) -> str | None:
+    """Return the id of the caller's key; None for the token of an issuer, which can only expire."""
+    return None if caller.key_id is None or caller.key_id.startswith("jwt:") else caller.key_id

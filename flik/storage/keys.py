@@ -39,6 +39,11 @@ class KeyStore:
         rows = await self._database.repeatable(_SQL["find_keys"], {"digests": list(digests)})
         return {bytes(digest): key_of(row) for digest, *row in rows}
 
+    async def working(self, key_ids: Collection[str], now: float) -> set[str]:
+        """Return those of the keys that open something at `now`."""
+        parameters = {"key_ids": list(key_ids), "now": now}
+        return {row[0] for row in await self._database.repeatable(_SQL["working_keys"], parameters)}
+
     async def list(self, *, tenant_id: str | None, before_id: str | None, limit: int) -> list[ApiKey]:
         """Return up to `limit` keys before `before_id`, newest first."""
         parameters = {"tenant_id": tenant_id, "before_id": before_id, "limit": limit}

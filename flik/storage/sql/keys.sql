@@ -47,6 +47,11 @@ SELECT digest, key_id::text, tenant_id, prefix, name, scopes::text[], extract(ep
 FROM api_keys
 WHERE digest = ANY(%(digests)s)
 
+-- name: working_keys
+SELECT key_id::text FROM api_keys
+WHERE key_id = ANY(%(key_ids)s::uuid[]) AND revoked_at IS NULL
+  AND (expires_at IS NULL OR expires_at > to_timestamp(%(now)s))
+
 -- name: list_keys
 -- Newest first.
 SELECT key_id::text, tenant_id, prefix, name, scopes::text[], extract(epoch FROM created_at)::float8,

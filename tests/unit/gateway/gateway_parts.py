@@ -14,7 +14,7 @@ from memory_identity import MemoryAudit, MemoryIdentity, MemoryKeys, MemoryTenan
 
 from flik.artifacts.store import open_store
 from flik.domain.event import History
-from flik.domain.identity import Limits
+from flik.domain.identity import Caller, Limits
 from flik.domain.pressure import Load
 from flik.domain.rate import Admitted, Decision, Limited
 from flik.domain.task import TERMINAL, DeadLetter, NewTask, Status, TaskFilter, TaskView, Ticket
@@ -103,6 +103,26 @@ class Hot:
 
     async def ping(self) -> bool:
         return self.answers
+
+
+@dataclass
+class TicketsFake:
+    """Stands in for the tickets in Redis."""
+
+    held: dict[str, Caller] = field(default_factory=dict)
+    away: bool = False
+
+    async def issue(self, caller: Caller) -> str:
+        if self.away:
+            raise Unavailable("redis")
+        ticket = f"flik_ticket_{len(self.held)}"
+        self.held[ticket] = caller
+        return ticket
+
+    async def redeem(self, ticket: str) -> Caller | None:
+        if self.away:
+            raise Unavailable("redis")
+        return self.held.pop(ticket, None)
 
 
 @dataclass
@@ -247,7 +267,8 @@ def build(
         keys=cast(Any, keys),
         audit=cast(Any, MemoryAudit(identity)),
         hub=hub,
-        followers=Followers(most=20, most_of_key=10),
+        followers=Followers(keys, most=20, most_of_key=10),
+        tickets=cast(Any, TicketsFake()),
         issuer=issuer,
         is_open=is_open,
     )
