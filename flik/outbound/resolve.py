@@ -1,0 +1,53 @@
+"""Where a name leads: asked once, in threads of its own, and refused if any of its addresses is.
+
+One bad address among good ones refuses them all: who answers so for a name has no honest reason to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from flik.domain.webhook.address import Address, read_address, why_refused
+from flik.domain.webhook.target import Allowed, Refused, Target
+
+MAX_ADDRESSES = 32
+Lookup = Callable[[str, int], Awaitable[list[str]]]
+_THREADS = 4  # a name server that does not answer holds one for half a minute
+_pool: ThreadPoolExecutor | None = None
+
+
+async def look_up(host: str, port: int) -> list[str]:
+    """Return the addresses of a host in the order in which the system prefers them.
+
+    Raises:
+        OSError: it has none, or nobody can tell.
+    """
+    global _pool  # noqa: PLW0603 - the first lookup of a process makes it
+    _pool = _pool or ThreadPoolExecutor(_THREADS, "flik-lookup")
+    loop = asyncio.get_running_loop()
+    found = await loop.run_in_executor(_pool, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+async def addresses_of(target: Target, allowed: Allowed, lookup: Lookup = look_up) -> list[Address] | Refused:
+    """Return the addresses that a target leads to, all of which may be connected to; or why not."""
+    if target.address is not None:
+        found = [target.address]
+    else:
+        try:
+            texts = await lookup(target.host, target.port)
+        except (OSError, UnicodeError):
+            return Refused("names a host that has no address")
+        read = [read_address(text) for text in texts[: MAX_ADDRESSES + 1]]
+        found = [address for address in read if address is not None]
+        if not found or len(found) < len(read) or len(found) > MAX_ADDRESSES:
+            return Refused("names a host that has no address")
+    if (target.host, target.port) in allowed.places:
+        return found
+    for address in found:
+        if why := why_refused(address, allowed.networks):
+            return Refused(f"leads to an address that is {why}")
+    return found
