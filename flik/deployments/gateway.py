@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from ray import serve
@@ -19,28 +19,34 @@ from starlette.types import ASGIApp
 from flik.actors.remote import RemoteLimiter, RemoteQueue
 from flik.artifacts.store import open_store
 from flik.domain.identity import Limits
+from flik.domain.webhook.target import Allowed
 from flik.gateway.app import create_app
 from flik.gateway.issuer import IssuerConfig
 from flik.gateway.key_set import open_issuer
 from flik.gateway.parts import Parts
 from flik.live.results import LiveResults
+from flik.outbound.sender import GuardedSender
 from flik.pipeline.admit import Admission
 from flik.pipeline.allowances import Allowances
 from flik.pipeline.collector import collect_seldom
+from flik.pipeline.deliver import Courier
 from flik.pipeline.directory import Directory
 from flik.pipeline.levels import QueueLevels
 from flik.pipeline.submit import Announcer, GroupCommit
 from flik.storage.audit import AuditLog
 from flik.storage.database import Database
+from flik.storage.deliveries import DeliveryStore
 from flik.storage.idempotency import AnswerStore
 from flik.storage.keys import KeyStore
 from flik.storage.tasks import TaskStore
 from flik.storage.tenants import TenantStore
+from flik.storage.webhooks import WebhookStore
 from flik.telemetry import Metrics, log_as_json
 
 APP_NAME = "flik"
 _METRICS = (
     "flik_submit_*", "flik_breaker_*", "flik_rate_*", "flik_http_errors", "flik_result_reads",
+    "flik_webhook_*",
 )  # fmt: skip
 
 
@@ -63,6 +69,7 @@ class GatewayConfig:
     replicas: int
     limits: Limits
     queue_bounds: tuple[int, ...]
+    webhooks: Allowed = field(default_factory=Allowed)
     is_open: bool = False
     issuer: IssuerConfig | None = None
     cors_origins: tuple[str, ...] = ()
@@ -87,6 +94,9 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     allowances = Allowances(RemoteLimiter().lend, measured=measured).open()
     levels = QueueLevels(queue.load)
     asking = asyncio.create_task(levels.run(), name="levels")
+    sender = GuardedSender(config.webhooks)
+    courier = Courier(DeliveryStore(database), sender, measured=measured)
+    delivering = asyncio.create_task(courier.run(), name="courier")
     try:
         async with open_issuer(config.issuer) as issuer:
             yield Parts(
@@ -95,10 +105,14 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
                 signing_key=config.signing_key, artifact_url_ttl_s=config.artifact_url_ttl_s, measured=measured,
                 by_tenant=by_tenant,
                 directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,
+                webhooks=WebhookStore(database), webhook_targets=config.webhooks, wake_courier=courier.wake,
                 is_open=config.is_open, admission=Admission(allowances, levels, config.queue_bounds, by_tenant),
             )  # fmt: skip
     finally:
         asking.cancel()
+        delivering.cancel()
+        await asyncio.wait({delivering})
+        await sender.close()
         await allowances.close()
         await directory.close()
         await hot.close()

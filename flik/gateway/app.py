@@ -16,7 +16,20 @@ from starlette.websockets import WebSocketClose
 from flik import __version__
 from flik.artifacts.link import PATH_PREFIX
 from flik.errors import FlikError
-from flik.gateway import artifacts, audit, dead_letters, family_tasks, keys, problems, service, submit, tasks, tenants
+from flik.gateway import (
+    artifacts,
+    audit,
+    dead_letters,
+    deliveries,
+    family_tasks,
+    keys,
+    problems,
+    service,
+    submit,
+    tasks,
+    tenants,
+    webhooks,
+)  # fmt: skip
 from flik.gateway.description import Described, operation_id
 from flik.gateway.headers import REQUEST_ID, Cors, StandardHeaders, read_request_id
 from flik.gateway.parts import Parts
@@ -62,7 +75,9 @@ def create_app(
     app.add_exception_handler(FlikError, problems.on_flik_error)
     app.add_exception_handler(HTTPException, problems.on_framework_error)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)
-    for module in (service, submit, tasks, dead_letters, keys, tenants, audit, artifacts, family_tasks):
+    for module in (
+        service, submit, tasks, dead_letters, webhooks, deliveries, keys, tenants, audit, artifacts, family_tasks,
+    ):  # fmt: skip
         app.include_router(module.router)
     return app
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 from fastapi import FastAPI
 from memory_answers import MemoryAnswers
 from memory_identity import MemoryAudit, MemoryIdentity, MemoryKeys, MemoryTenants
+from memory_webhooks import MemoryWebhooks
 
 from flik.artifacts.store import open_store
 from flik.domain.identity import Limits
@@ -163,6 +164,8 @@ class Fakes:
     identity: MemoryIdentity
     rate: Rate
     levels: QueueLevels
+    webhooks: MemoryWebhooks
+    woken: list[str]
 
 
 def build(
@@ -174,7 +177,8 @@ def build(
     issuer: Issuer | None = None,
 ) -> Fakes:
     """`is_open`: any bearer token will do, as most tests are not about who calls."""
-    tasks, hot, identity = Tasks(), Hot(), MemoryIdentity()
+    tasks, hot, identity, webhooks = Tasks(), Hot(), MemoryIdentity(), MemoryWebhooks()
+    woken: list[str] = []
     keys, tenants = MemoryKeys(identity), MemoryTenants(identity)
     kept = MemoryAnswers(tasks.insert)
     queue, rate = Queue(tasks), Rate()
@@ -198,6 +202,8 @@ def build(
         tenants=cast(Any, tenants),
         keys=cast(Any, keys),
         audit=cast(Any, MemoryAudit(identity)),
+        webhooks=cast(Any, webhooks),
+        wake_courier=lambda: woken.append("courier"),
         issuer=issuer,
         is_open=is_open,
     )
@@ -207,7 +213,7 @@ def build(
         yield parts
 
     app = create_app(open_parts, echo_request_id=echo_request_id, public_url=public_url, cors_origins=cors_origins)
-    return Fakes(tasks, kept, hot, queue, parts, app, identity, rate, levels)
+    return Fakes(tasks, kept, hot, queue, parts, app, identity, rate, levels, webhooks, woken)
 
 
 def view(task: NewTask | None = None, **fields: Any) -> TaskView:
