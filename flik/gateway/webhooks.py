@@ -118,13 +118,13 @@ async def change_webhook(request: Request, webhook_id: Uuid) -> Response:
     return json_response(_answer(changed))
 
 
-@router.delete("/webhooks/{webhook_id}", status_code=204, response_class=Response, responses=OF_ONE)
+@router.delete("/webhooks/{webhook_id}", response_model=schemas.WebhookAnswer, responses=OF_ONE)
 async def delete_webhook(request: Request, webhook_id: Uuid) -> Response:
-    """Delete a webhook for good; what waits for it is not sent any more."""
+    """Delete a webhook for good, and return it as it was; what waits for it is not sent any more."""
     found = await _found(request, webhook_id)
     if not await parts_of(request).webhooks.delete(found.webhook.webhook_id, time.time(), by(request, found.caller)):
         raise WebhookNotFound(found.webhook.webhook_id)
-    return Response(status_code=204)
+    return json_response(_answer(found.webhook))
 
 
 @router.post("/webhooks/{webhook_id}/rotate-secret", response_model=schemas.WebhookMade, responses=OF_ONE)

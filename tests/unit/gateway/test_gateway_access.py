@@ -79,7 +79,7 @@ ROWS = {
     "PATCH /api/v1/webhooks/{webhook_id}": Row(
         SUBMIT, f"/api/v1/webhooks/{HOOK}", 200, {"status": "PAUSED"}, **NO_HOOK
     ),
-    "DELETE /api/v1/webhooks/{webhook_id}": Row(SUBMIT, f"/api/v1/webhooks/{HOOK}", 204, **NO_HOOK),
+    "DELETE /api/v1/webhooks/{webhook_id}": Row(SUBMIT, f"/api/v1/webhooks/{HOOK}", 200, **NO_HOOK),
     "POST /api/v1/webhooks/{webhook_id}/rotate-secret": Row(
         SUBMIT, f"/api/v1/webhooks/{HOOK}/rotate-secret", 200, **NO_HOOK
     ),
