@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-CUT, SILENT = "cut", "silent"
+CUT, SILENT, SLOW, ENDLESS = "cut", "silent", "slow", "endless"
 Says = int | str | bytes  # a status, what not to do, or the whole answer
 
 
@@ -52,6 +52,13 @@ class Receiver:
             return
         if says == SILENT:
             await reader.read()  # until the other side goes
+            return
+        if says in (SLOW, ENDLESS):
+            writer.write(b"HTTP/1.1 200 X\r\n\r\n")
+            while says == ENDLESS:
+                writer.write(b"x" * 10_000)
+                await writer.drain()
+            await reader.read()
             return
         if isinstance(says, int):
             says = b"HTTP/1.1 %d X\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 2\r\n\r\nok" % says

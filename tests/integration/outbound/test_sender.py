@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import ssl
 from pathlib import Path
@@ -11,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from receiver import CUT, SILENT, listening
+from receiver import CUT, ENDLESS, SILENT, SLOW, listening
 
 from flik.domain.webhook.attempt import Answered, Unreached
 from flik.domain.webhook.message import MAX_BODY_BYTES
@@ -107,6 +108,18 @@ async def test_silence_ends_in_time() -> None:
 async def test_status_counts_whatever_follows_it(answer: bytes) -> None:
     async with listening(lambda _: answer) as receiver:
         sender = GuardedSender(LOOPBACK, timeout_s=2)
+        assert await sender.send(f"http://127.0.0.1:{receiver.port}/", {}, b"") == Answered(200)
+
+
+async def test_answer_whose_end_does_not_come_counts_by_its_status() -> None:
+    async with listening(lambda _: SLOW) as receiver:
+        sender = GuardedSender(LOOPBACK, timeout_s=0.3)
+        assert await sender.send(f"http://127.0.0.1:{receiver.port}/", {}, b"") == Answered(200)
+
+
+async def test_answer_without_an_end_is_not_read_for_long() -> None:
+    async with asyncio.timeout(10), listening(lambda _: ENDLESS) as receiver:
+        sender = GuardedSender(LOOPBACK, timeout_s=60)
         assert await sender.send(f"http://127.0.0.1:{receiver.port}/", {}, b"") == Answered(200)
 
 

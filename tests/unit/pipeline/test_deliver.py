@@ -166,6 +166,22 @@ def test_slots_bound_what_is_under_way() -> None:
     assert sending.most == 7
 
 
+def test_courier_that_is_stopped_waits_for_nobody() -> None:
+    store, sending = MemoryDeliveries(SECRET, [event("a")]), Sending(lambda *_: 5.0)
+
+    async def started_and_stopped() -> float:
+        task = asyncio.create_task(courier(store, sending).run())
+        await asyncio.sleep(1)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert sending.under_way == 0
+        return asyncio.get_running_loop().time() - START
+
+    assert virtual_time.run(started_and_stopped()) == pytest.approx(1.0)
+    assert states(store) == [DeliveryState.WAITING]
+
+
 def test_receiver_that_is_gone_gets_no_more() -> None:
     store = MemoryDeliveries(SECRET, [event("a") for _ in range(20)], each=1)
     sending = Sending(lambda *_: Answered(410))
