@@ -14,6 +14,8 @@ from flik.domain.webhook.address import Address, read_address, why_refused
 from flik.domain.webhook.target import Allowed, Refused, Target
 
 MAX_ADDRESSES = 32
+NOWHERE = Refused("names a host that leads to no public address")
+"""The one answer for names, so that nobody learns from it which names a private network has."""
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 _THREADS = 4  # a name server that does not answer holds one for half a minute
 _pool: ThreadPoolExecutor | None = None
@@ -34,20 +36,22 @@ async def look_up(host: str, port: int) -> list[str]:
 
 async def addresses_of(target: Target, allowed: Allowed, lookup: Lookup = look_up) -> list[Address] | Refused:
     """Return the addresses that a target leads to, all of which may be connected to; or why not."""
-    if target.address is not None:
-        found = [target.address]
-    else:
-        try:
-            texts = await lookup(target.host, target.port)
-        except (OSError, UnicodeError):
-            return Refused("names a host that has no address")
-        read = [read_address(text) for text in texts[: MAX_ADDRESSES + 1]]
-        found = [address for address in read if address is not None]
-        if not found or len(found) < len(read) or len(found) > MAX_ADDRESSES:
-            return Refused("names a host that has no address")
+    found = [target.address] if target.address is not None else await _found(target, lookup)
+    if not found:
+        return NOWHERE
     if (target.host, target.port) in allowed.places:
         return found
-    for address in found:
-        if why := why_refused(address, allowed.networks):
-            return Refused(f"leads to an address that is {why}")
-    return found
+    why = next(filter(None, (why_refused(address, allowed.networks) for address in found)), None)
+    if why is None:
+        return found
+    return NOWHERE if target.address is None else Refused(f"leads to an address that is {why}")
+
+
+async def _found(target: Target, lookup: Lookup) -> list[Address]:
+    """Return all addresses of a name; none when one of them cannot be read, or when they are too many to be honest."""
+    try:
+        texts = await lookup(target.host, target.port)
+    except (OSError, UnicodeError):
+        return []
+    read = [address for text in texts[:MAX_ADDRESSES] if (address := read_address(text)) is not None]
+    return read if len(read) == len(texts) else []

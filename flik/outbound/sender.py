@@ -21,7 +21,7 @@ from flik.domain.webhook.address import Address
 from flik.domain.webhook.attempt import Answered, Outcome, Unreached
 from flik.domain.webhook.message import MAX_BODY_BYTES
 from flik.domain.webhook.target import Allowed, Refused, Target, read_url
-from flik.outbound.resolve import Lookup, addresses_of, look_up
+from flik.outbound.resolve import NOWHERE, Lookup, addresses_of, look_up
 
 TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
@@ -38,7 +38,7 @@ async def refusal_of(url: str, allowed: Allowed, lookup: Lookup = look_up) -> Re
         async with asyncio.timeout(TIMEOUT_S):
             found = await addresses_of(target, allowed, lookup)
     except TimeoutError:
-        return Refused("names a host that has no address")
+        return NOWHERE
     return found if isinstance(found, Refused) else target
 
 
