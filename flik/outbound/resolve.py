@@ -17,7 +17,7 @@ MAX_ADDRESSES = 32
 NOWHERE = Refused("names a host that leads to no public address")
 """The one answer for names, so that nobody learns from it which names a private network has."""
 Lookup = Callable[[str, int], Awaitable[list[str]]]
-_THREADS = 4  # a name server that does not answer holds one for half a minute
+_THREADS = 32  # made when needed; a name server that does not answer holds one for half a minute
 _pool: ThreadPoolExecutor | None = None
 
 

@@ -4,7 +4,8 @@ Any number of couriers may run on one database. A claim is a lease: what a kille
 when the lease is over, so a delivery is made at least once. Deliveries of one task to one webhook go strictly in
 order: the next is due only when the one before was delivered or given up.
 
-A courier looks every second, every 0.1 s while there is something to do, and at once when a slot gets free. `slots`
+A courier looks every second, every 0.1 s while something is on its way, and at once when the outbox held something
+or a slot gets free. `slots`
 is how many deliveries it has on their way. Metrics: flik_webhook_*.
 """
 
@@ -25,7 +26,7 @@ from flik.domain.webhook.signature import ID, SIGNATURE, TIMESTAMP, sign
 from flik.errors import Unavailable
 from flik.telemetry import Metrics
 
-IDLE_S, BUSY_S, AWAY_S = 1.0, 0.1, 1.0
+IDLE_S, BUSY_S, MORE_S, AWAY_S = 1.0, 0.1, 0.01, 1.0
 SWEEP_S = 60.0
 _log = logging.getLogger("flik.webhooks")
 
@@ -71,7 +72,7 @@ class Courier:
         store: Deliveries,
         sender: Sender,
         *,
-        slots: int = 16,
+        slots: int = 32,
         now: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
         measured: Metrics | None = None,
@@ -122,7 +123,9 @@ class Courier:
             claimed = await self._store.claim(free, self._now()) if free > 0 else []
         for one in claimed:
             self._start(one)
-        return BUSY_S if taken or claimed or self._sending else IDLE_S
+        if taken:
+            return MORE_S
+        return BUSY_S if claimed or self._sending else IDLE_S
 
     async def _wait(self, pause_s: float) -> None:
         with suppress(TimeoutError):

@@ -37,7 +37,7 @@ class DeliveryStore:
     what was claimed without anybody knowing comes back when its lease is over.
     """
 
-    def __init__(self, database: Database, *, each: int = 4, lease_s: float = 20.0) -> None:
+    def __init__(self, database: Database, *, each: int = 8, lease_s: float = 20.0) -> None:
         self._database = database
         self._each = each
         self._lease_s = lease_s

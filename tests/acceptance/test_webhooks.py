@@ -47,7 +47,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def make(flik: RunningFlik, url: str) -> dict[str, Any]:
-    answer = flik.http.post("/api/v1/webhooks", json={"tenantId": "hooked", "url": url})
+    answer = flik.http.post("/api/v1/webhooks", json={"tenantId": "demo", "url": url})
     assert answer.status_code == 201, answer.text
     made: dict[str, Any] = answer.json()
     return made
@@ -82,6 +82,6 @@ def test_ping_arrives_signed_through_failures_and_the_log_tells(flik: RunningFli
 
 @pytest.mark.parametrize("url", ["http://localhost:8080/", "http://10.0.0.1/", "http://169.254.169.254/latest/"])
 def test_private_place_is_refused_when_it_is_saved(flik: RunningFlik, url: str) -> None:
-    answer = flik.http.post("/api/v1/webhooks", json={"tenantId": "hooked", "url": url})
+    answer = flik.http.post("/api/v1/webhooks", json={"tenantId": "demo", "url": url})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == "/url"
