@@ -23,6 +23,7 @@ from flik.deployments.gateway import APP_NAME, GatewayConfig, gateway_applicatio
 from flik.deployments.model import ModelConfig, app_name, model_application
 from flik.domain import retry
 from flik.domain.identity import Limits
+from flik.domain.webhook.target import read_allowed
 from flik.embedded.secret import kept_secret
 from flik.errors import SettingInvalid
 from flik.gateway.issuer import IssuerConfig, read_pem
@@ -117,6 +118,7 @@ def gateway_config(settings: Settings, database_url: str, redis_url: str) -> Gat
         queue_bounds=settings.queue_bounds,
         followers=settings.followers,
         followers_per_key=settings.followers_per_key,
+        webhooks=read_allowed(settings.webhook_allow, plain_http=settings.webhook_http),
         is_open=settings.auth == "open",
         issuer=issuer_config(settings),
         connections=settings.gateway_connections,

@@ -14,6 +14,10 @@ FlikError
 │   ├── TenantNotFound
 │   ├── TenantExists
 │   ├── KeyNotFound
+│   ├── WebhookNotFound
+│   ├── DeliveryNotFound
+│   ├── TooManyWebhooks       the tenant has as many as it may
+│   ├── WebhookInactive       it is paused or disabled, and sends nothing
 │   ├── TaskNotFound
 │   ├── ArtifactNotFound
 │   ├── StateConflict         the task's state forbids the action
@@ -217,6 +221,60 @@ class KeyNotFound(RequestError):
 
     def __str__(self) -> str:
         return f"no key {self.key_id}"
+
+
+class WebhookNotFound(RequestError):
+    """No webhook with this id is visible to the caller."""
+
+    code = "webhook_not_found"
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(webhook_id)
+        self.webhook_id = webhook_id
+
+    def __str__(self) -> str:
+        return f"no webhook {self.webhook_id}"
+
+
+class DeliveryNotFound(RequestError):
+    """The webhook has no delivery with this id."""
+
+    code = "delivery_not_found"
+
+    def __init__(self, delivery_id: str) -> None:
+        super().__init__(delivery_id)
+        self.delivery_id = delivery_id
+
+    def __str__(self) -> str:
+        return f"no delivery {self.delivery_id}"
+
+
+class TooManyWebhooks(RequestError):
+    """The tenant has as many webhooks as it may."""
+
+    code = "too_many_webhooks"
+
+    def __init__(self, tenant_id: str, limit: int) -> None:
+        super().__init__(tenant_id, limit)
+        self.tenant_id = tenant_id
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} has {self.limit} webhooks, which is the most; delete one first"
+
+
+class WebhookInactive(RequestError):
+    """The webhook is paused or disabled, so that nothing can be sent to it."""
+
+    code = "webhook_inactive"
+
+    def __init__(self, webhook_id: str, status: str) -> None:
+        super().__init__(webhook_id, status)
+        self.webhook_id = webhook_id
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"the webhook is {self.status}; PATCH its status to ACTIVE first"
 
 
 class TaskNotFound(RequestError):

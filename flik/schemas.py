@@ -137,6 +137,38 @@ class NewKey(_Request):
     kind: Literal["live", "test"] = "live"
 
 
+EventKind = Literal["queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired"]
+EventKinds = Annotated[
+    list[EventKind],
+    Field(min_length=1, max_length=8, description="What it wants to hear of."),
+]
+WebhookUrl = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=2_048,
+        description="https, to a public address; it is looked at again at each sending.",
+        json_schema_extra={"pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"},
+    ),
+]
+
+
+class NewWebhook(_Request):
+    """Where a tenant wants to hear of its tasks. Without `tenantId` it is the caller's."""
+
+    tenant_id: TenantId | None = None
+    url: WebhookUrl
+    kinds: EventKinds = ["completed", "failed", "cancelled", "expired"]
+
+
+class WebhookChange(_Request):
+    """What to change of a webhook; what is not named, or null, stays. ACTIVE takes the reason of a stop away."""
+
+    url: WebhookUrl | None = None
+    kinds: EventKinds | None = None
+    status: Literal["ACTIVE", "PAUSED"] | None = None
+
+
 class Submitted(_Wire):
     """A task that is stored, and where to follow it."""
 
@@ -373,4 +405,64 @@ class AuditPage(_Wire):
     """One page of the audit log, newest first; `nextCursor` is null on the last."""
 
     items: list[AuditEntryAnswer]
+    next_cursor: str | None
+
+
+class WebhookAnswer(_Wire):
+    """A webhook. `reason` says why Flik disabled it; `failingSince`: no delivery got through since then."""
+
+    webhook_id: str
+    tenant_id: str
+    url: str
+    kinds: list[EventKind]
+    status: Literal["ACTIVE", "PAUSED", "DISABLED"]
+    reason: str | None
+    created_at: datetime
+    updated_at: datetime
+    old_secret_until: datetime | None
+    failing_since: datetime | None
+
+
+class WebhookMade(WebhookAnswer):
+    """A new webhook, or one with a new secret. `secret` is shown here and never again."""
+
+    secret: str
+
+
+class WebhookPage(_Wire):
+    """One page of webhooks, newest first; `nextCursor` is null on the last."""
+
+    items: list[WebhookAnswer]
+    next_cursor: str | None
+
+
+class DeliveryAttempt(_Wire):
+    """One attempt. `status` null: there was no answer; `error` null: it got through."""
+
+    at: datetime
+    status: int | None
+    error: str | None
+    duration_ms: int
+
+
+class DeliveryAnswer(_Wire):
+    """One event on its way to one webhook; `deliveryId` is the header `webhook-id`. `taskId` null: a ping."""
+
+    delivery_id: str
+    webhook_id: str
+    task_id: str | None
+    seq: int
+    kind: str
+    state: Literal["WAITING", "DELIVERED", "GIVEN_UP"]
+    attempts: int
+    next_at: datetime | None
+    created_at: datetime
+    ended_at: datetime | None
+    log: list[DeliveryAttempt]
+
+
+class DeliveryPage(_Wire):
+    """One page of deliveries, newest first; `nextCursor` is null on the last."""
+
+    items: list[DeliveryAnswer]
     next_cursor: str | None

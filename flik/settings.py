@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from flik.domain.webhook.target import read_allowed
 from flik.errors import SettingInvalid
 
 ENV_FILES = (".env.development", ".env.development.local")  # the later wins
@@ -73,6 +74,10 @@ class Settings(BaseSettings):
     jwt_tenant_claim: str = _env("FLIK_JWT_TENANT_CLAIM", default="tenant", min_length=1)
     jwt_scopes_claim: str = _env("FLIK_JWT_SCOPES_CLAIM", default="scope", min_length=1)
 
+    # Webhooks
+    webhook_allow: Annotated[tuple[str, ...], NoDecode] = _env("FLIK_WEBHOOK_ALLOW", default=())
+    webhook_http: bool = _env("FLIK_WEBHOOK_HTTP", default=False)  # for development: signed, but readable on the way
+
     # Models
     worker_concurrency: int = _env("WORKER_CONCURRENCY", default=5, ge=1, le=4096)
     worker_version: str = _env("WORKER_VERSION", default="v1.0.0", pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$")
@@ -117,9 +122,9 @@ class Settings(BaseSettings):
     def _split_numbers(cls, value: Any) -> Any:
         return tuple(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "webhook_allow", mode="before")
     @classmethod
-    def _split_origins(cls, value: Any) -> Any:
+    def _split_texts(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("cors_origins")
@@ -127,6 +132,12 @@ class Settings(BaseSettings):
     def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if any(origin != "*" and not _ORIGIN.fullmatch(origin) for origin in value):
             raise ValueError("write origins as browsers send them, for instance https://app.example:8443, or *")
+        return value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _allow_networks_and_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        read_allowed(value)
         return value
 
     @field_validator("tenant_weights", mode="before")

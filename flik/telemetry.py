@@ -72,6 +72,8 @@ METRICS = (
     Metric("flik_rate_ask_seconds", "histogram", (), "One call of a gateway to the region's limiter.", _SHORT_S),
     Metric("flik_rate_tenants", "gauge", (), "Tenants for which this gateway holds or wants tokens."),
     Metric("flik_rate_local", "gauge", (), "1: Redis is away, the region admits by its share; 0: one bucket for all."),
+    Metric("flik_webhook_attempts", "counter", ("outcome",), "Attempts at deliveries by what they led to."),
+    Metric("flik_webhook_seconds", "histogram", (), "One attempt at a delivery.", _SHORT_S),
     Metric(
         "flik_breaker_state",
         "gauge",

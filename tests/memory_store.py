@@ -58,10 +58,12 @@ class Row:
         """End without an outcome: cancelled or expired."""
         token, self.status, self.completed_at, self.lease_token = self.lease_token, status, now, None
         self.seq += 1
-        if token:
+        ended = Ended(self.task.task_id, self.task.tenant_id, self.seq)
+        if token and self.worker:
             self.end_attempt(token, status.value, now, attempt=self.attempt)
+            ended = Ended(*ended[:3], self.attempt, self.worker.worker_id, self.worker.version)
         self.check()
-        return Ended(self.task.task_id, self.task.tenant_id, self.seq)
+        return ended
 
     @property
     def ticket(self) -> Ticket:

@@ -25,6 +25,7 @@ COMMANDS = {
     "cancel": ("flik.cli.actions:cancel", "Cancel tasks."),
     "retry": ("flik.cli.actions:retry", "Queue failed tasks again."),
     "dead-letters": ("flik.cli.dead_letters:dead_letters", "List tasks that failed for good, or replay them."),
+    "webhooks": ("flik.cli.webhooks:webhooks", "Make, list and change webhooks; see what they were sent."),
     "keys": ("flik.cli.keys:keys", "Make, list and revoke API keys."),
     "tenants": ("flik.cli.tenants:tenants", "Make and list tenants, and set their limits."),
     "migrate": ("flik.cli.migrate:migrate", "Bring the database schema up to date."),

@@ -15,6 +15,7 @@ import click
 if TYPE_CHECKING:
     from flik.client import FlikClient
     from flik.client.admin import FlikAdmin
+    from flik.client.webhooks import FlikWebhooks
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -52,6 +53,20 @@ class Invocation:
 
         try:
             client = FlikAdmin(self.url, self.api_key)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        async with client:
+            return await work(client)
+
+    def run_webhooks(self, work: Callable[[FlikWebhooks], Awaitable[T]]) -> T:
+        """Run `work` with a client for webhooks, on an event loop of its own."""
+        return asyncio.run(self._run_webhooks(work))
+
+    async def _run_webhooks(self, work: Callable[[FlikWebhooks], Awaitable[T]]) -> T:
+        from flik.client.webhooks import FlikWebhooks  # noqa: PLC0415  # httpx costs a third of a second
+
+        try:
+            client = FlikWebhooks(self.url, self.api_key)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         async with client:

@@ -8,6 +8,8 @@
 `SyncFlikClient` has the same methods without `await`. Answers are read leniently: fields
 this version does not know are kept in `raw` and otherwise ignored, so an older client
 survives a newer server.
+
+`verify_webhook` is for whoever receives webhooks: it says what is wrong with a message, None when nothing is.
 """
 
 from flik.client.answers import Artifact, Event, Health, Page, Replayed, Submitted, Task, TaskFailure
@@ -21,6 +23,7 @@ from flik.client.failures import (
     UnreadableAnswer,
     WaitTimedOut,
 )
+from flik.domain.webhook.signature import verify as verify_webhook
 
 __all__ = [
     "Artifact",
@@ -40,4 +43,5 @@ __all__ = [
     "TaskRequest",
     "UnreadableAnswer",
     "WaitTimedOut",
+    "verify_webhook",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from ray import serve
@@ -20,6 +20,7 @@ from uuid_utils import uuid4
 from flik.actors.remote import RemoteLimiter, RemoteQueue
 from flik.artifacts.store import open_store
 from flik.domain.identity import Limits
+from flik.domain.webhook.target import Allowed
 from flik.gateway.app import create_app
 from flik.gateway.issuer import IssuerConfig
 from flik.gateway.key_set import open_issuer
@@ -28,9 +29,11 @@ from flik.live.feed import FeedReader
 from flik.live.results import LiveResults
 from flik.live.snapshots import Snapshots
 from flik.live.tickets import Tickets
+from flik.outbound.sender import GuardedSender
 from flik.pipeline.admit import Admission
 from flik.pipeline.allowances import Allowances
 from flik.pipeline.collector import collect_seldom
+from flik.pipeline.deliver import Courier
 from flik.pipeline.directory import Directory
 from flik.pipeline.follow import Hub
 from flik.pipeline.followers import Followers
@@ -38,16 +41,19 @@ from flik.pipeline.levels import QueueLevels
 from flik.pipeline.submit import Announcer, GroupCommit
 from flik.storage.audit import AuditLog
 from flik.storage.database import Database
+from flik.storage.deliveries import DeliveryStore
 from flik.storage.events import HistoryStore
 from flik.storage.idempotency import AnswerStore
 from flik.storage.keys import KeyStore
 from flik.storage.tasks import TaskStore
 from flik.storage.tenants import TenantStore
+from flik.storage.webhooks import WebhookStore
 from flik.telemetry import Metrics, log_as_json
 
 APP_NAME = "flik"
 _METRICS = (
-    "flik_submit_*", "flik_breaker_*", "flik_rate_*", "flik_followers", "flik_http_errors", "flik_result_reads",
+    "flik_submit_*", "flik_breaker_*", "flik_rate_*", "flik_followers", "flik_webhook_*", "flik_http_errors",
+    "flik_result_reads",
 )  # fmt: skip
 
 
@@ -72,6 +78,7 @@ class GatewayConfig:
     queue_bounds: tuple[int, ...]
     followers: int
     followers_per_key: int
+    webhooks: Allowed = field(default_factory=Allowed)
     is_open: bool = False
     issuer: IssuerConfig | None = None
     cors_origins: tuple[str, ...] = ()
@@ -102,7 +109,9 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     measured["flik_followers"].set_function(lambda: len(followers))
     tickets = Tickets(config.redis_url).open()
     feed = FeedReader(config.redis_url, hub.hear, hub.note_live)
-    in_background = (levels, hub, feed, followers, snapshots)
+    sender = GuardedSender(config.webhooks)
+    courier = Courier(DeliveryStore(database), sender, measured=measured)
+    in_background = (levels, hub, feed, followers, snapshots, courier)
     loops = [asyncio.create_task(each.run(), name=type(each).__name__) for each in in_background]
     try:
         async with open_issuer(config.issuer) as issuer:
@@ -113,6 +122,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
                 snapshots=snapshots,
                 directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,
                 hub=hub, followers=followers, tickets=tickets,
+                webhooks=WebhookStore(database), webhook_targets=config.webhooks, wake_courier=courier.wake,
                 is_open=config.is_open, admission=Admission(allowances, levels, config.queue_bounds, by_tenant),
             )  # fmt: skip
     finally:
@@ -121,6 +131,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
         await asyncio.gather(*loops, return_exceptions=True)
         await snapshots.close()
         await tickets.close()
+        await sender.close()
         await allowances.close()
         await directory.close()
         await hot.close()

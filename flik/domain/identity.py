@@ -104,7 +104,7 @@ class Caller:
     tenant_id: str | None
     scopes: frozenset[Scope]
     key_id: str | None = None
-    expires_at: float | None = None  # of the credential
+    expires_at: float | None = field(default=None, compare=False)  # of the credential
 
     @property
     def is_operator(self) -> bool:

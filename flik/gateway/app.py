@@ -20,6 +20,7 @@ from flik.gateway import (
     artifacts,
     audit,
     dead_letters,
+    deliveries,
     events,
     family_tasks,
     keys,
@@ -30,7 +31,8 @@ from flik.gateway import (
     tasks,
     tenants,
     tickets,
-)
+    webhooks,
+)  # fmt: skip
 from flik.gateway.description import Described, operation_id
 from flik.gateway.headers import REQUEST_ID, Cors, StandardHeaders, read_request_id
 from flik.gateway.parts import Parts
@@ -77,19 +79,9 @@ def create_app(
     app.add_exception_handler(HTTPException, problems.on_framework_error)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)
     for module in (
-        service,
-        submit,
-        tasks,
-        events,
-        tickets,
-        sockets,
-        dead_letters,
-        keys,
-        tenants,
-        audit,
-        artifacts,
-        family_tasks,
-    ):
+        service, submit, tasks, events, tickets, sockets, dead_letters, webhooks, deliveries, keys, tenants, audit,
+        artifacts, family_tasks,
+    ):  # fmt: skip
         app.include_router(module.router)
     return app
 

@@ -42,6 +42,10 @@ _SAID = (
     errors.TenantNotFound("acme"),
     errors.TenantExists("acme"),
     errors.KeyNotFound(_TASK_ID),
+    errors.WebhookNotFound(_TASK_ID),
+    errors.DeliveryNotFound(_TASK_ID),
+    errors.TooManyWebhooks("acme", 10),
+    errors.WebhookInactive(_TASK_ID, "PAUSED"),
     errors.TaskNotFound(_TASK_ID),
     errors.ArtifactNotFound("the link has expired"),
     errors.StateConflict(_TASK_ID, "COMPLETED", "cancelled"),
@@ -124,7 +128,7 @@ def _models(regions: Collection[str]) -> dict[str, Any]:
     """Return the schemas of requests, which FastAPI does not see, and of problems."""
     requests = (
         schemas.TaskRequest, schemas.BatchRequest, schemas.ReplayRequest, schemas.NewKey, schemas.NewTenant,
-        schemas.TenantChange,
+        schemas.TenantChange, schemas.NewWebhook, schemas.WebhookChange,
     )  # fmt: skip
     read_by_us: list[type[BaseModel]] = [*requests, *(task_type.payload for task_type in TASK_TYPES.values())]
     _, read = models_json_schema([(model, "validation") for model in read_by_us], ref_template=_REF)

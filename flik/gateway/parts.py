@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
 from flik.artifacts.store import ArtifactStore
+from flik.domain.webhook.target import Allowed
 from flik.gateway.issuer import Issuer
 from flik.live.results import LiveResults
 from flik.live.snapshots import Snapshots
@@ -22,6 +24,7 @@ from flik.storage.audit import AuditLog
 from flik.storage.keys import KeyStore
 from flik.storage.tasks import TaskStore
 from flik.storage.tenants import TenantStore
+from flik.storage.webhooks import WebhookStore
 from flik.telemetry import Metrics
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
@@ -51,6 +54,9 @@ class Parts:
     hub: Hub
     followers: Followers
     tickets: Tickets
+    webhooks: WebhookStore
+    webhook_targets: Allowed = field(default_factory=Allowed)  # beyond public addresses
+    wake_courier: Callable[[], None] = lambda: None  # something was made due by hand
     issuer: Issuer | None = None  # None: API keys only
     is_open: bool = False  # every bearer token may do everything
 

@@ -115,7 +115,7 @@ class TaskQueue:
             task_type = next((each.task_type for each in (ticket, lease) if each is not None), "")
             self._measures["flik_tasks_cancelled"].labels(task_type).inc()
             self._grant_wanted.set()  # its tenant may have been at its cap
-            self._feed.tell([telling.ended(ended, Kind.CANCELLED, now, lease)])
+            self._feed.tell([telling.ended(ended, Kind.CANCELLED, now)])
         return Moved(before.value, ended is not None)
 
     async def retry(self, task_id: str) -> Moved | None:

@@ -13,8 +13,11 @@ from flik.storage.database import Database
 from flik.storage.tasks import rows_of
 
 _SQL = queries.load("idempotency")
-_INSERT_TASKS = queries.load("tasks")["insert_tasks"].format(source="winners, json_to_recordset(winners.tasks)")
-_INSERT_KEYED = _SQL["insert_keyed"].format(insert_tasks=_INSERT_TASKS)
+_TASKS = queries.load("tasks")
+_INSERT_KEYED = _SQL["insert_keyed"].format(
+    insert_tasks=_TASKS["insert_tasks"].format(source="winners, json_to_recordset(winners.tasks)"),
+    tell_submitted=_TASKS["tell_submitted"],
+)
 
 
 class AnswerStore:

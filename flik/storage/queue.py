@@ -78,11 +78,14 @@ class Settled(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """One task that was cancelled or expired; `seq` is the number of that event."""
+    """One task that was cancelled or expired; `seq` is the number of that event, the rest of the attempt that ran."""
 
     task_id: str
     tenant_id: str
     seq: int
+    attempt: int | None = None
+    worker_id: str | None = None
+    version: str | None = None
 
 
 class Requeued(NamedTuple):
@@ -134,8 +137,8 @@ class QueueStore:
         rows = await self._database.once(_SQL["cancel_task"], {"task_id": task_id, "now": now})
         if not rows:
             return None
-        before, tenant_id, seq = rows[0]
-        return Status(before), None if seq is None else Ended(task_id, tenant_id, seq)
+        before, *ended = rows[0]
+        return Status(before), None if ended[0] is None else Ended(task_id, *ended)
 
     async def retry(self, task_id: str, attempts: int, now: float) -> tuple[Status, Requeued | None] | None:
         """Queue a failed task for up to `attempts` more; return (status before, what waits now), None if unknown."""
@@ -153,7 +156,7 @@ class QueueStore:
     async def expire(self, limit: int, now: float) -> list[Ended]:
         """End up to `limit` waiting tasks whose start deadline has passed; return them."""
         parameters = {"region": self._region, "limit": limit, "now": now}
-        return list(map(Ended._make, await self._database.repeatable(_SQL["expire_tasks"], parameters)))
+        return [Ended(*row) for row in await self._database.repeatable(_SQL["expire_tasks"], parameters)]
 
     async def backlogs(self) -> list[tuple[str, int, str, int]]:
         """Return (task type, priority, tenant, tasks) for everything that waits."""

@@ -14,7 +14,8 @@ from flik.storage import queries
 from flik.storage.database import Database
 
 _SQL = queries.load("tasks")
-_INSERT = _SQL["insert_tasks"].format(source="json_to_recordset(%(rows)s::json)")
+_STORE = _SQL["insert_tasks"].format(source="json_to_recordset(%(rows)s::json)")
+_INSERT = f"WITH stored AS (\n{_STORE}\n)\n{_SQL['tell_submitted']}"  # of named queries only
 
 
 class TaskStore:

@@ -30,6 +30,8 @@ def flik(data_folder: Path) -> Iterator[RunningFlik]:
         FLIK_SIMULATED_SPEED="20",
         FLIK_RETRY_DELAYS_S="0.2,0.4,0.6",
         FLIK_TENANT_WEIGHTS="heavy=3,light=1",
+        FLIK_WEBHOOK_ALLOW="127.0.0.0/8",
+        FLIK_WEBHOOK_HTTP="true",
     ).start()
     yield running
     took_s = running.stop()

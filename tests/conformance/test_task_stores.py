@@ -305,7 +305,7 @@ async def test_what_waits_is_cancelled(store: Store) -> None:
 
 async def test_what_runs_is_cancelled_and_its_completion_refused(store: Store) -> None:
     row = await granted(store)
-    assert await store.cancel(row.task_id, NOW) == (Status.PROCESSING, Ended(row.task_id, "acme", 3))
+    assert await store.cancel(row.task_id, NOW) == (Status.PROCESSING, Ended(row.task_id, "acme", 3, 1, "w1", "v1"))
     assert await store.settle([completion(row)], NOW) == []
     assert (await seen(store, row)).status == "CANCELLED"
 

@@ -49,6 +49,10 @@ UNSAID = (
         why="the pixels of a film are a product of five fields",
     ),
     Rule(
+        frozenset({"createWebhook", "changeWebhook"}), "invalid_request", "/url",
+        why="depends on how URLs are read, and on where names lead",
+    ),
+    Rule(
         frozenset({"createKey"}), "invalid_request", "/expiresAt", "has passed already", why="depends on the clock"
     ),
     Rule(
@@ -72,7 +76,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         case.body["tenantId"] += f"-{next(_texts)}"  # taken from an answer: as it is, it would nearly always be there
     if name == "changeTenant" and _is_one_of(case.path_parameters.get("tenant_id"), OWN_TENANTS):
         case.path_parameters["tenant_id"] = SPARE
-    if name in _SUBMITS or name == "createKey":
+    if name in _SUBMITS or name in ("createKey", "createWebhook"):
         for document in _documents(case.body):
             _name_tenant(document, SPARE if name == "createKey" else OWNER)
     if name in _SUBMITS:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from flik import app, settings
 from flik.domain.identity import Limits
+from flik.domain.webhook.target import Allowed
 from flik.errors import SettingInvalid
 from flik.gateway.issuer import IssuerConfig
 
@@ -30,6 +31,15 @@ def _nothing_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_default_rate_is_that_of_the_setting() -> None:
     assert app.default_limits(settings.load(rate_limit_requests_per_sec=7)) == Limits(rate_per_s=7.0)
+
+
+def test_gateway_is_told_where_webhooks_may_lead() -> None:
+    read = settings.load(webhook_allow=("10.0.0.0/8", "receiver:9000"), webhook_http=True, signing_key="x")
+    allowed = app.gateway_config(read, "postgresql://", "redis://").webhooks
+    assert (str(allowed.networks[0]), allowed.places, allowed.plain_http) == (
+        "10.0.0.0/8", {("receiver", 9000)}, True,
+    )  # fmt: skip
+    assert app.gateway_config(settings.load(), "postgresql://", "redis://").webhooks == Allowed()
 
 
 def test_without_its_settings_there_is_no_issuer() -> None:

@@ -74,6 +74,18 @@ def test_origin_that_no_browser_sends_is_refused(monkeypatch: pytest.MonkeyPatch
         settings.load()
 
 
+def test_webhooks_may_lead_to_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLIK_WEBHOOK_ALLOW", "10.0.0.0/8, receiver:9000,")
+    assert settings.load().webhook_allow == ("10.0.0.0/8", "receiver:9000")
+
+
+@pytest.mark.parametrize("value", ["receiver", "10.0.0.1/8", "*", "10.0.0.0/8;receiver:9000"])
+def test_what_allows_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FLIK_WEBHOOK_ALLOW", value)
+    with pytest.raises(SettingInvalid, match="FLIK_WEBHOOK_ALLOW"):
+        settings.load()
+
+
 def test_no_delays_mean_no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLIK_RETRY_DELAYS_S", "")
     assert settings.load().retry_delays_s == ()

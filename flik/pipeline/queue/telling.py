@@ -53,10 +53,10 @@ def settled(settlement: Settlement, row: Settled, lease: Lease | None, now: floa
     return Notice(row.tenant_id, event)
 
 
-def ended(task: Ended, kind: Kind, now: float, lease: Lease | None = None) -> Notice:
-    """Return that a task was cancelled or expired; `lease` is that of the attempt that ended with it."""
-    attempt, worker_id = (lease.attempt, lease.worker_id) if lease else (None, None)
-    return Notice(task.tenant_id, Event(task.task_id, task.seq, kind, now, attempt, worker_id))
+def ended(task: Ended, kind: Kind, now: float) -> Notice:
+    """Return that a task was cancelled or expired."""
+    task_id, tenant_id, seq, attempt, worker_id, version = task
+    return Notice(tenant_id, Event(task_id, seq, kind, now, attempt, worker_id, version))
 
 
 def progressed(lease: Lease, fraction: float, version: str, now: float) -> Notice:

@@ -1,18 +1,30 @@
 -- Moves of a task after it was submitted; only the queue runs these. Each names the state it expects, so
--- of two moves that race one changes nothing. `now` is a parameter, in seconds since the epoch. ORDER BY says
+-- of two moves that race one changes nothing. What tenants with webhooks are to hear of a move is written with it
+-- (`told`); for tenants without any this costs a look into an index. `now` is a parameter, in seconds since the epoch. ORDER BY says
 -- `tasks.task_id`: the bare name is the text that is returned, which no index is in the order of.
 
 -- name: grant_tasks
 -- QUEUED -> PROCESSING.
-UPDATE tasks t
-SET status = 'PROCESSING', attempt = t.attempt + 1, seq = t.seq + 1, lease_token = p.lease_token,
-    worker_id = p.worker_id, version = p.version, started_at = to_timestamp(%(now)s)
-FROM json_to_recordset(%(rows)s::json) AS p(task_id uuid, lease_token uuid, worker_id text, version text)
-WHERE t.task_id = p.task_id AND t.status = 'QUEUED' AND t.attempt < t.max_attempts
-  AND (t.start_deadline_at IS NULL OR t.start_deadline_at > to_timestamp(%(now)s))
-RETURNING t.task_id::text, t.lease_token::text, t.tenant_id, t.task_type, t.priority, t.attempt, t.max_attempts,
-          t.payload::text, date_part('epoch', t.created_at), t.request_id, t.trace_id, t.region,
-          date_part('epoch', t.start_deadline_at), t.seq
+WITH granted AS (
+    UPDATE tasks t
+    SET status = 'PROCESSING', attempt = t.attempt + 1, seq = t.seq + 1, lease_token = p.lease_token,
+        worker_id = p.worker_id, version = p.version, started_at = to_timestamp(%(now)s)
+    FROM json_to_recordset(%(rows)s::json) AS p(task_id uuid, lease_token uuid, worker_id text, version text)
+    WHERE t.task_id = p.task_id AND t.status = 'QUEUED' AND t.attempt < t.max_attempts
+      AND (t.start_deadline_at IS NULL OR t.start_deadline_at > to_timestamp(%(now)s))
+    RETURNING t.task_id, t.lease_token, t.tenant_id, t.task_type, t.priority, t.attempt, t.max_attempts, t.payload,
+              t.created_at, t.request_id, t.trace_id, t.region, t.start_deadline_at, t.seq, t.worker_id, t.version
+), told AS (
+    INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
+    SELECT task_id, seq, tenant_id, 'processing', to_timestamp(%(now)s),
+           jsonb_build_object('status', 'PROCESSING', 'attempt', attempt, 'workerId', worker_id, 'version', version)
+    FROM granted g
+    WHERE EXISTS (SELECT FROM webhooks w
+                  WHERE w.tenant_id = g.tenant_id AND w.status <> 'DISABLED' AND 'processing' = ANY(w.kinds))
+)
+SELECT task_id::text, lease_token::text, tenant_id, task_type, priority, attempt, max_attempts, payload::text,
+       date_part('epoch', created_at), request_id, trace_id, region, date_part('epoch', start_deadline_at), seq
+FROM granted
 
 -- name: settle_tasks
 -- PROCESSING -> COMPLETED | FAILED | CANCELLED | QUEUED (to be tried again), fenced by the lease token, with the
@@ -34,8 +46,8 @@ WITH settled AS (
               result jsonb, error_code text, error_message text, artifacts json)
     WHERE t.task_id = s.task_id AND t.status = 'PROCESSING' AND t.lease_token = s.lease_token
     RETURNING t.task_id, s.lease_token, s.outcome, s.uncounted, t.tenant_id, t.task_type, t.priority, t.status,
-              t.attempt, t.seq, t.created_at, t.available_at, t.started_at, t.worker_id, t.version, t.error_code,
-              t.error_message, s.artifacts
+              t.attempt, t.seq, t.created_at, t.available_at, t.started_at, t.worker_id, t.version, t.result,
+              t.error_code, t.error_message, s.artifacts
 ), ended AS (
     INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome,
                           available_at, error_code, error_message, seq)
@@ -51,6 +63,35 @@ WITH settled AS (
          AS a(index smallint, key text, content_type text, size_bytes bigint, sha256 text,
               width integer, height integer, duration_s float8)
     WHERE s.status = 'COMPLETED'
+), told AS (
+    INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
+    SELECT s.task_id, e.seq, s.tenant_id, e.kind, to_timestamp(%(now)s), e.data
+    FROM (SELECT * FROM settled
+          WHERE EXISTS (SELECT FROM webhooks w WHERE w.tenant_id = settled.tenant_id AND w.status <> 'DISABLED')) s
+    CROSS JOIN LATERAL (
+        SELECT s.seq,
+               CASE s.status WHEN 'COMPLETED' THEN 'completed' WHEN 'FAILED' THEN 'failed' ELSE 'retryScheduled' END,
+               jsonb_strip_nulls(jsonb_build_object(
+                   'status', s.status, 'attempt', s.attempt + s.uncounted, 'workerId', s.worker_id,
+                   'version', s.version, 'result', s.result,
+                   'error', CASE WHEN s.error_code IS NOT NULL
+                                 THEN jsonb_build_object('code', s.error_code, 'message', s.error_message) END,
+                   'reason', CASE WHEN s.status = 'QUEUED' THEN s.outcome END,
+                   'availableAt', CASE WHEN s.status = 'QUEUED'
+                                       THEN to_char(s.available_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') END))
+        UNION ALL
+        SELECT s.seq - json_array_length(s.artifacts) + place::integer - 1, 'artifact',
+               jsonb_build_object(
+                   'status', 'PROCESSING', 'attempt', s.attempt, 'workerId', s.worker_id, 'version', s.version,
+                   'artifact', jsonb_strip_nulls(jsonb_build_object(
+                       'index', file -> 'index', 'contentType', file -> 'content_type',
+                       'sizeBytes', file -> 'size_bytes', 'sha256', file -> 'sha256', 'width', file -> 'width',
+                       'height', file -> 'height', 'durationS', file -> 'duration_s')))
+        FROM json_array_elements(s.artifacts) WITH ORDINALITY AS files(file, place)
+        WHERE s.status = 'COMPLETED'
+    ) AS e(seq, kind, data)
+    WHERE EXISTS (SELECT FROM webhooks w
+                  WHERE w.tenant_id = s.tenant_id AND w.status <> 'DISABLED' AND e.kind = ANY(w.kinds))
 )
 SELECT task_id::text, status::text, attempt, seq, task_type, tenant_id, version, date_part('epoch', started_at),
        CASE WHEN status = 'QUEUED' THEN priority END,
@@ -74,8 +115,15 @@ WITH before AS (
            'CANCELLED', c.seq
     FROM before b JOIN cancelled c ON c.task_id = b.task_id
     WHERE b.status = 'PROCESSING'
+), told AS (
+    INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
+    SELECT task_id, seq, tenant_id, 'cancelled', to_timestamp(%(now)s), '{"status": "CANCELLED"}'
+    FROM cancelled c
+    WHERE EXISTS (SELECT FROM webhooks w
+                  WHERE w.tenant_id = c.tenant_id AND w.status <> 'DISABLED' AND 'cancelled' = ANY(w.kinds))
 )
-SELECT b.status::text, c.tenant_id, c.seq FROM before b LEFT JOIN cancelled c ON true
+SELECT b.status::text, c.tenant_id, c.seq, r.attempt, r.worker_id, r.version
+FROM before b LEFT JOIN cancelled c ON true LEFT JOIN cancelled r ON b.status = 'PROCESSING'
 
 -- name: retry_task
 -- FAILED -> QUEUED, with another round of attempts. A failed task has no lease token; it is named because a retry that
@@ -92,6 +140,12 @@ WITH before AS (
     RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq
 ), begun AS (
     INSERT INTO rounds (task_id, seq, begun_at) SELECT task_id, seq, available_at FROM retried
+), told AS (
+    INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
+    SELECT task_id, seq, tenant_id, 'queued', to_timestamp(%(now)s), '{"status": "QUEUED"}'
+    FROM retried r
+    WHERE EXISTS (SELECT FROM webhooks w
+                  WHERE w.tenant_id = r.tenant_id AND w.status <> 'DISABLED' AND 'queued' = ANY(w.kinds))
 )
 SELECT b.status::text, r.seq, r.task_id::text, r.tenant_id, r.task_type, r.priority,
        date_part('epoch', r.created_at), date_part('epoch', r.available_at)
@@ -111,6 +165,12 @@ WITH found AS MATERIALIZED (
     RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq
 ), begun AS (
     INSERT INTO rounds (task_id, seq, begun_at) SELECT task_id, seq, available_at FROM replayed
+), told AS (
+    INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
+    SELECT task_id, seq, tenant_id, 'queued', to_timestamp(%(now)s), '{"status": "QUEUED"}'
+    FROM replayed r
+    WHERE EXISTS (SELECT FROM webhooks w
+                  WHERE w.tenant_id = r.tenant_id AND w.status <> 'DISABLED' AND 'queued' = ANY(w.kinds))
 )
 SELECT seq, task_id::text, tenant_id, task_type, priority,
        date_part('epoch', created_at), date_part('epoch', available_at)
@@ -125,12 +185,20 @@ WITH found AS MATERIALIZED (
     ORDER BY start_deadline_at
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
+), expired AS (
+    UPDATE tasks t
+    SET status = 'EXPIRED', completed_at = to_timestamp(%(now)s), seq = t.seq + 1
+    FROM found f
+    WHERE t.task_id = f.task_id AND t.status = 'QUEUED'
+    RETURNING t.task_id, t.tenant_id, t.seq
+), told AS (
+    INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
+    SELECT task_id, seq, tenant_id, 'expired', to_timestamp(%(now)s), '{"status": "EXPIRED"}'
+    FROM expired e
+    WHERE EXISTS (SELECT FROM webhooks w
+                  WHERE w.tenant_id = e.tenant_id AND w.status <> 'DISABLED' AND 'expired' = ANY(w.kinds))
 )
-UPDATE tasks t
-SET status = 'EXPIRED', completed_at = to_timestamp(%(now)s), seq = t.seq + 1
-FROM found f
-WHERE t.task_id = f.task_id AND t.status = 'QUEUED'
-RETURNING t.task_id::text, t.tenant_id, t.seq
+SELECT task_id::text, tenant_id, seq FROM expired
 
 -- name: count_backlogs
 SELECT task_type, priority, tenant_id, count(*)

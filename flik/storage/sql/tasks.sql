@@ -4,7 +4,7 @@
 
 -- name: insert_tasks
 -- (nothing) -> QUEUED. A row that is there already was committed by an earlier try of the same submission. Its source
--- is a parameter, or, inside sql/idempotency.sql, the submissions whose key is free.
+-- is a parameter, or, inside sql/idempotency.sql, the submissions whose key is free. `tell_submitted` goes with it.
 INSERT INTO tasks (task_id, tenant_id, task_type, priority, region, status, max_attempts,
                    created_at, available_at, start_deadline_at, payload, request_id, trace_id)
 SELECT n.task_id, n.tenant_id, n.task_type, n.priority, n.region, 'QUEUED', %(max_attempts)s,
@@ -14,6 +14,15 @@ FROM {source}
      AS n(task_id uuid, tenant_id text, task_type text, priority smallint, region text, payload jsonb,
           created_at float8, start_deadline_at float8, request_id text, trace_id text)
 ON CONFLICT (task_id) DO NOTHING
+RETURNING task_id, tenant_id, created_at
+
+-- name: tell_submitted
+-- What tenants with webhooks are to hear of what was `stored`.
+INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
+SELECT s.task_id, 1, s.tenant_id, 'queued', s.created_at, '{"status": "QUEUED"}'
+FROM stored s
+WHERE EXISTS (SELECT FROM webhooks w
+              WHERE w.tenant_id = s.tenant_id AND w.status <> 'DISABLED' AND 'queued' = ANY(w.kinds))
 
 -- name: get_task
 SELECT task_id::text, tenant_id, task_type, priority, region, status::text, attempt, max_attempts,

@@ -138,7 +138,7 @@ async def test_a_cancel_that_waited_for_a_grant_cancels_what_was_granted_and_clo
     pick = {"task_id": task.task_id, "lease_token": str(uuid.uuid4()), "worker_id": "w1", "version": "v1"}
     granting = {"rows": json.dumps([pick]), "now": EPOCH + 1}
     found = await cancelled_during(database_url, queries.load("queue")["grant_tasks"], granting, store, task.task_id)
-    assert found == (Status.PROCESSING, Ended(task.task_id, "acme", 3))
+    assert found == (Status.PROCESSING, Ended(task.task_id, "acme", 3, 1, "w1", "v1"))
     view = await TaskStore(database, max_attempts=4).get(task.task_id)
     assert view is not None
     assert view.status == "CANCELLED"

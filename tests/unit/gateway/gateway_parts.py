@@ -11,6 +11,7 @@ from typing import Any, cast
 from fastapi import FastAPI
 from memory_answers import MemoryAnswers
 from memory_identity import MemoryAudit, MemoryIdentity, MemoryKeys, MemoryTenants
+from memory_webhooks import MemoryWebhooks
 
 from flik.artifacts.store import open_store
 from flik.domain.event import History
@@ -228,6 +229,8 @@ class Fakes:
     rate: Rate
     levels: QueueLevels
     hub: Hub
+    webhooks: MemoryWebhooks
+    woken: list[str]
 
 
 def build(
@@ -239,7 +242,8 @@ def build(
     issuer: Issuer | None = None,
 ) -> Fakes:
     """`is_open`: any bearer token will do, as most tests are not about who calls."""
-    tasks, hot, identity = Tasks(), Hot(), MemoryIdentity()
+    tasks, hot, identity, webhooks = Tasks(), Hot(), MemoryIdentity(), MemoryWebhooks()
+    woken: list[str] = []
     keys, tenants = MemoryKeys(identity), MemoryTenants(identity)
     kept = MemoryAnswers(tasks.insert)
     queue, rate = Queue(tasks), Rate()
@@ -269,6 +273,8 @@ def build(
         hub=hub,
         followers=Followers(keys, most=20, most_of_key=10),
         tickets=cast(Any, TicketsFake()),
+        webhooks=cast(Any, webhooks),
+        wake_courier=lambda: woken.append("courier"),
         issuer=issuer,
         is_open=is_open,
     )
@@ -278,7 +284,7 @@ def build(
         yield parts
 
     app = create_app(open_parts, echo_request_id=echo_request_id, public_url=public_url, cors_origins=cors_origins)
-    return Fakes(tasks, kept, hot, queue, parts, app, identity, rate, levels, hub)
+    return Fakes(tasks, kept, hot, queue, parts, app, identity, rate, levels, hub, webhooks, woken)
 
 
 def view(task: NewTask | None = None, **fields: Any) -> TaskView:

@@ -19,15 +19,18 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from gateway_parts import Fakes, body, task_id, view
+from memory_webhooks import waiting
 
 import flik.gateway
 from flik.domain import key as keys
 from flik.domain.identity import Scope, TenantRecord
 from flik.domain.key import ApiKey, Kind
+from flik.domain.webhook.record import Webhook, WebhookStatus
 from flik.errors import Unavailable
 
 ACME, OTHER = "acme", "zebra"
 FAILED, WAITING, DONE = task_id(1), task_id(2), task_id(3)
+HOOK, SENT = "0199a1b2-0000-7000-8000-00000000bbbb", "0199a1b2-0000-7000-8000-00000000cccc"
 KEY_ID = "0199a1b2-0000-7000-8000-00000000aaaa"
 
 
@@ -46,6 +49,7 @@ class Row:
 
 READ, SUBMIT, ADMIN = Scope.READ, Scope.SUBMIT, Scope.ADMIN
 NOTHING = {"items": [], "nextCursor": None}
+NO_HOOK: dict[str, Any] = {"stranger": 404, "code": "webhook_not_found"}
 GONE: dict[str, Any] = {"stranger": 404, "code": "task_not_found"}
 ROWS = {
     "GET /": Row(None, "/", 200),
@@ -68,6 +72,23 @@ ROWS = {
         SUBMIT, "/api/v1/dead-letters:replay", 200, {"tenantId": ACME}, 200, says={"replayed": 0, "more": False}
     ),
     "POST /api/v1/tickets": Row(READ, "/api/v1/tickets", 201, None, 201),
+    "POST /api/v1/webhooks": Row(
+        SUBMIT, "/api/v1/webhooks", 201, {"tenantId": ACME, "url": "https://8.8.8.8/"}, 403, "tenant_mismatch"
+    ),
+    "GET /api/v1/webhooks": Row(READ, f"/api/v1/webhooks?tenantId={ACME}", 200, None, 200, says=NOTHING),
+    "GET /api/v1/webhooks/{webhook_id}": Row(READ, f"/api/v1/webhooks/{HOOK}", 200, **NO_HOOK),
+    "PATCH /api/v1/webhooks/{webhook_id}": Row(
+        SUBMIT, f"/api/v1/webhooks/{HOOK}", 200, {"status": "PAUSED"}, **NO_HOOK
+    ),
+    "DELETE /api/v1/webhooks/{webhook_id}": Row(SUBMIT, f"/api/v1/webhooks/{HOOK}", 200, **NO_HOOK),
+    "POST /api/v1/webhooks/{webhook_id}/rotate-secret": Row(
+        SUBMIT, f"/api/v1/webhooks/{HOOK}/rotate-secret", 200, **NO_HOOK
+    ),
+    "POST /api/v1/webhooks/{webhook_id}/test": Row(SUBMIT, f"/api/v1/webhooks/{HOOK}/test", 202, **NO_HOOK),
+    "GET /api/v1/webhooks/{webhook_id}/deliveries": Row(READ, f"/api/v1/webhooks/{HOOK}/deliveries", 200, **NO_HOOK),
+    "POST /api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": Row(
+        SUBMIT, f"/api/v1/webhooks/{HOOK}/deliveries/{SENT}/redeliver", 202, **NO_HOOK
+    ),
     "POST /api/v1/keys": Row(ADMIN, "/api/v1/keys", 201, {"tenantId": ACME}),
     "GET /api/v1/keys": Row(ADMIN, "/api/v1/keys", 200),
     "DELETE /api/v1/keys/{key_id}": Row(ADMIN, f"/api/v1/keys/{KEY_ID}", 200),
@@ -159,6 +180,10 @@ async def fakes() -> AsyncIterator[Fakes]:
     ):
         add_key(fakes, text, tenant, scopes, **times)
     add_key(fakes, make_key(50), ACME, own, key_id=KEY_ID)
+    fakes.webhooks.rows[HOOK] = Webhook(
+        HOOK, ACME, "https://8.8.8.8/", ("completed",), WebhookStatus.ACTIVE, None, now, now
+    )
+    fakes.webhooks.sent[SENT] = waiting(HOOK, delivery_id=SENT, now=now)
     completed = {"status": "COMPLETED", "completed_at": now, "result": {"text": "rain"}}
     for row in (
         view(task_id=FAILED, status="FAILED", error_code="boom", completed_at=now),
@@ -193,7 +218,8 @@ def state(fakes: Fakes) -> Any:
     """All that a request could change."""
     return copy.deepcopy(
         (fakes.tasks.rows, fakes.tasks.stored, fakes.queue.replays, fakes.queue.announced, fakes.identity.tenants,
-         {each: replace(key, last_used_at=None) for each, key in fakes.identity.keys.items()}, fakes.identity.entries)
+         {each: replace(key, last_used_at=None) for each, key in fakes.identity.keys.items()}, fakes.identity.entries,
+         fakes.webhooks)
     )  # fmt: skip
 
 
@@ -258,6 +284,16 @@ async def test_task_of_another_tenant_is_answered_as_one_that_is_not_there(
     assert {**theirs, "requestId": ""} == {**nobodys, "requestId": ""}
 
 
+@pytest.mark.parametrize("name", [name for name in TENANTS_OWN if ROWS[name].code == "webhook_not_found"])
+async def test_webhook_of_another_tenant_is_answered_as_one_that_is_not_there(
+    fakes: Fakes, anybody: httpx.AsyncClient, name: str
+) -> None:
+    theirs = (await call(anybody, name, f"Bearer {STRANGER}")).json()
+    fakes.webhooks.rows.clear()
+    nobodys = (await call(anybody, name, f"Bearer {STRANGER}")).json()
+    assert {**theirs, "requestId": ""} == {**nobodys, "requestId": ""}
+
+
 @pytest.mark.parametrize("name", TENANTS_OWN)
 async def test_right_key(anybody: httpx.AsyncClient, name: str) -> None:
     assert (await call(anybody, name, f"Bearer {OWNER}")).status_code == ROWS[name].status
@@ -273,6 +309,7 @@ async def test_in_open_mode_any_token_opens_everything(fakes: Fakes, name: str) 
     opened = gateway_parts.build(is_open=True)
     opened.tasks.rows, opened.identity.tenants = fakes.tasks.rows, fakes.identity.tenants
     opened.identity.keys |= fakes.identity.keys
+    opened.webhooks.rows, opened.webhooks.sent = fakes.webhooks.rows, fakes.webhooks.sent
     async with (
         opened.app.router.lifespan_context(opened.app),
         httpx.AsyncClient(transport=httpx.ASGITransport(opened.app), base_url="http://flik") as client,

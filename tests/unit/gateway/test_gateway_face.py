@@ -206,6 +206,7 @@ async def test_description_names_every_route_and_its_problems(client: httpx.Asyn
         for method, operation in item.items()
     }
     one, families = "/api/v1/tasks/{task_id}", ("text", "image", "video")
+    hook = "/api/v1/webhooks/{webhook_id}"
     expected = {
         "GET /": set(),
         "GET /health": set(),
@@ -224,6 +225,15 @@ async def test_description_names_every_route_and_its_problems(client: httpx.Asyn
         "POST /api/v1/dead-letters/{task_id}/replay": {"404", "409", "422", "429"},
         "POST /api/v1/dead-letters:replay": {"400", "413", "415", "422", "429"},
         "POST /api/v1/tickets": set(),
+        "POST /api/v1/webhooks": {"400", "409", "413", "415", "422"},
+        "GET /api/v1/webhooks": {"422"},
+        f"GET {hook}": {"404", "422"},
+        f"PATCH {hook}": {"400", "404", "413", "415", "422"},
+        f"DELETE {hook}": {"404", "422"},
+        f"POST {hook}/rotate-secret": {"404", "422"},
+        f"POST {hook}/test": {"404", "409", "422"},
+        f"GET {hook}/deliveries": {"404", "422"},
+        f"POST {hook}/deliveries/{{delivery_id}}/redeliver": {"404", "409", "422"},
         "POST /api/v1/keys": {"400", "413", "415", "422"},
         "GET /api/v1/keys": {"422"},
         "DELETE /api/v1/keys/{key_id}": {"404", "422"},

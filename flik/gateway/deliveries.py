@@ -1,0 +1,102 @@
+"""Routes of deliveries: what a webhook was sent, what came of it, and sending it again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from flik import errors, schemas
+from flik.domain.identity import Caller, Scope
+from flik.domain.webhook.record import Delivery, Webhook
+from flik.errors import DeliveryNotFound, FieldError, InvalidRequest, WebhookInactive, WebhookNotFound
+from flik.gateway import cursor, filters, paths, problems
+from flik.gateway.answers import iso
+from flik.gateway.identity import authenticate
+from flik.gateway.parts import parts_of
+from flik.gateway.paths import Uuid
+from flik.gateway.responses import json_response
+
+OF_ONE = problems.responses(401, 403, errors.WebhookNotFound, 422, 503)
+CHANGE_PROBLEMS = problems.responses(401, 403, errors.WebhookNotFound, errors.WebhookInactive, 422, 503)
+router = APIRouter(prefix="/api/v1", tags=["webhooks"])
+
+
+@router.get(
+    "/webhooks/{webhook_id}/deliveries",
+    response_model=schemas.DeliveryPage,
+    responses=OF_ONE,
+    openapi_extra=filters.query_parameters(()),
+)
+async def list_deliveries(request: Request, webhook_id: Uuid) -> Response:
+    """List what a webhook was sent and is to be sent, newest first; what ended is kept for a week."""
+    caller = await authenticate(request, Scope.READ)
+    webhook = await find_webhook(request, caller, webhook_id)
+    wanted = filters.read_filter(request.query_params, ())
+    found = await parts_of(request).webhooks.deliveries(
+        webhook.webhook_id, before_id=wanted.before_id, limit=wanted.limit + 1
+    )
+    items = found[: wanted.limit]
+    following = cursor.encode(items[-1].delivery_id) if len(found) > wanted.limit else None
+    return json_response({"items": [answer_of(each) for each in items], "nextCursor": following})
+
+
+@router.post(
+    "/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
+    status_code=202,
+    response_model=schemas.DeliveryAnswer,
+    responses=problems.responses(
+        401, 403, errors.WebhookNotFound, errors.DeliveryNotFound, errors.WebhookInactive, 422, 503
+    ),
+)
+async def redeliver_event(request: Request, webhook_id: Uuid, delivery_id: Uuid) -> Response:
+    """Send a delivery again, now: one that ended gets a new round of attempts, one that waits does not wait longer."""
+    caller = await authenticate(request, Scope.SUBMIT)
+    webhook = await find_webhook(request, caller, webhook_id)
+    wanted = _id(delivery_id, "deliveryId", "delivery")
+    store = parts_of(request).webhooks
+    again = await store.redeliver(webhook.webhook_id, wanted, time.time())
+    if again is None:
+        if await store.has_delivery(webhook.webhook_id, wanted):
+            raise WebhookInactive(webhook.webhook_id, webhook.status)
+        raise DeliveryNotFound(wanted)
+    parts_of(request).wake_courier()
+    return json_response(answer_of(again), 202)
+
+
+async def find_webhook(request: Request, caller: Caller, raw_id: str) -> Webhook:
+    """Return a webhook.
+
+    Raises:
+        InvalidRequest: it is not the id of one.
+        WebhookNotFound: there is none that the caller sees.
+    """
+    webhook_id = _id(raw_id, "webhookId", "webhook")
+    found = await parts_of(request).webhooks.get(webhook_id)
+    if found is None or not caller.sees(found.tenant_id):
+        raise WebhookNotFound(webhook_id)
+    return found
+
+
+def answer_of(delivery: Delivery) -> dict[str, Any]:
+    """Return what is shown of a delivery."""
+    times = {"nextAt": delivery.next_at, "createdAt": delivery.created_at, "endedAt": delivery.ended_at}
+    return {
+        "deliveryId": delivery.delivery_id,
+        "webhookId": delivery.webhook_id,
+        "taskId": delivery.task_id,
+        "seq": delivery.seq,
+        "kind": delivery.kind,
+        "state": delivery.state.value,
+        "attempts": delivery.attempts,
+        **{name: None if at is None else iso(at) for name, at in times.items()},
+        "log": [{**entry, "at": iso(entry["at"])} for entry in delivery.log],
+    }
+
+
+def _id(raw: str, name: str, what: str) -> str:
+    if not paths.is_uuid(raw):
+        raise InvalidRequest((FieldError(f"/{name}", f"is not the id of a {what} (a UUID)"),))
+    return raw.lower()

@@ -1,0 +1,161 @@
+-- What senders do. Any number of them may run: each statement is safe beside itself and beside the others.
+--
+-- `webhooks.due_at` may be too early, never too late: whoever makes something due lowers it, and counts `version` up.
+-- Only a claim raises it, by what it read, and only where the version is still the one that it read.
+
+-- name: expand_outbox
+-- Outbox -> WAITING, one for each webhook that wants the event. One sender at a time, as others would only wait for its
+-- rows. In the order of the key, so that no event is here before an earlier one of its task. Ids are UUIDv7 (RFC 9562,
+-- section 5.7).
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(1718380908) AS mine
+), next AS MATERIALIZED (
+    SELECT o.task_id, o.seq FROM turn, webhook_outbox o WHERE turn.mine ORDER BY o.task_id, o.seq LIMIT %(limit)s
+), taken AS (
+    DELETE FROM webhook_outbox o USING next n WHERE o.task_id = n.task_id AND o.seq = n.seq RETURNING o.*
+), made AS (
+    INSERT INTO webhook_deliveries (delivery_id, webhook_id, task_id, seq, kind, at, data, created_at, round_at,
+                                    next_at)
+    SELECT overlay(replace(gen_random_uuid()::text, '-', '')
+                   PLACING lpad(to_hex((%(now)s::float8 * 1000)::bigint), 12, '0') || '7' FROM 1 FOR 13)::uuid,
+           w.webhook_id, t.task_id, t.seq, t.kind, t.at, t.data, to_timestamp(%(now)s), to_timestamp(%(now)s),
+           to_timestamp(%(now)s)
+    FROM taken t JOIN webhooks w ON w.tenant_id = t.tenant_id
+    WHERE w.status <> 'DISABLED' AND t.kind = ANY(w.kinds)
+    ORDER BY t.task_id, t.seq
+    ON CONFLICT (webhook_id, task_id, seq) DO NOTHING
+    RETURNING webhook_id
+), due AS (
+    UPDATE webhooks w
+    SET due_at = least(w.due_at, greatest(to_timestamp(%(now)s), w.held_until)), version = w.version + 1
+    WHERE w.webhook_id IN (SELECT webhook_id FROM made)
+)
+SELECT count(*) FROM taken
+
+-- name: claim_deliveries
+-- Takes up to `slots` deliveries that are due, from the webhooks that waited longest: the first of each, then the
+-- second. A webhook has at most `each` on their way, and one when it is failing. What is behind an earlier event of its
+-- task is put off until that one is due, or its lease is over; when that one ends, it is called back.
+WITH turn AS MATERIALIZED (
+    SELECT w.webhook_id, w.tenant_id, w.url, w.failures, w.secret, w.old_secret, w.old_secret_until, w.due_at,
+           CASE WHEN w.failures >= %(hold_from)s THEN 1 ELSE %(each)s END
+           - (SELECT count(*) FROM webhook_deliveries f
+              WHERE f.webhook_id = w.webhook_id AND f.ended_at IS NULL AND f.token IS NOT NULL
+                AND f.next_at > to_timestamp(%(now)s)) AS free
+    FROM webhooks w JOIN webhooks seen ON seen.webhook_id = w.webhook_id AND seen.version = w.version
+    WHERE w.status = 'ACTIVE' AND w.due_at <= to_timestamp(%(now)s)
+    ORDER BY w.due_at
+    LIMIT %(webhooks)s
+    FOR UPDATE OF w SKIP LOCKED
+), looked AS MATERIALIZED (
+    SELECT turn.webhook_id, turn.free, turn.due_at, d.delivery_id, d.next_at,
+           (SELECT head.next_at FROM webhook_deliveries head
+            WHERE head.webhook_id = d.webhook_id AND head.task_id = d.task_id AND head.ended_at IS NULL
+              AND head.seq < d.seq
+            ORDER BY head.seq LIMIT 1) AS head_at
+    FROM turn CROSS JOIN LATERAL (
+        SELECT * FROM webhook_deliveries w
+        WHERE w.webhook_id = turn.webhook_id AND w.ended_at IS NULL AND w.next_at <= to_timestamp(%(now)s)
+        ORDER BY w.next_at, w.delivery_id
+        LIMIT %(look)s
+        FOR UPDATE SKIP LOCKED
+    ) d
+), free AS (
+    SELECT delivery_id, webhook_id, due_at, row_number() OVER (PARTITION BY webhook_id ORDER BY next_at, delivery_id)
+           AS place, looked.free
+    FROM looked WHERE head_at IS NULL
+), picked AS MATERIALIZED (
+    SELECT delivery_id FROM free WHERE place <= free.free ORDER BY place, due_at, webhook_id LIMIT %(slots)s
+), moved AS (
+    UPDATE webhook_deliveries d
+    SET token = CASE WHEN p.delivery_id IS NOT NULL THEN gen_random_uuid() END,
+        next_at = CASE WHEN p.delivery_id IS NOT NULL THEN to_timestamp(%(now)s + %(lease_s)s)
+                       ELSE greatest(l.head_at, to_timestamp(%(now)s + %(lease_s)s)) END
+    FROM looked l LEFT JOIN picked p ON p.delivery_id = l.delivery_id
+    WHERE d.delivery_id = l.delivery_id AND (p.delivery_id IS NOT NULL OR l.head_at IS NOT NULL)
+    RETURNING d.*
+), later AS (
+    UPDATE webhooks w
+    SET version = w.version + 1,
+        due_at = CASE
+            -- Something is left that may go at once.
+            WHEN EXISTS (SELECT FROM free f LEFT JOIN picked p ON p.delivery_id = f.delivery_id
+                         WHERE f.webhook_id = w.webhook_id AND f.place <= f.free AND p.delivery_id IS NULL)
+            THEN to_timestamp(%(now)s)
+            -- Something is left that must wait for one on its way: whoever records that calls back.
+            WHEN EXISTS (SELECT FROM free f WHERE f.webhook_id = w.webhook_id AND f.place > f.free)
+            THEN to_timestamp(%(now)s + %(lease_s)s)
+            ELSE least((SELECT min(r.next_at) FROM webhook_deliveries r
+                        WHERE r.webhook_id = w.webhook_id AND r.ended_at IS NULL
+                          AND r.delivery_id NOT IN (SELECT delivery_id FROM looked)),
+                       CASE WHEN EXISTS (SELECT FROM looked l WHERE l.webhook_id = w.webhook_id)
+                            THEN to_timestamp(%(now)s + %(lease_s)s) END)
+        END
+    FROM turn
+    WHERE w.webhook_id = turn.webhook_id
+)
+SELECT m.delivery_id::text, m.webhook_id::text, turn.tenant_id, m.task_id::text, m.seq, m.kind,
+       extract(epoch FROM m.at)::float8, m.data, m.token::text, m.attempts + 1, turn.url, turn.failures, turn.secret,
+       CASE WHEN turn.old_secret_until > to_timestamp(%(now)s) THEN turn.old_secret END
+FROM moved m JOIN turn ON turn.webhook_id = m.webhook_id
+WHERE m.token IS NOT NULL
+
+-- name: record_attempt
+-- WAITING -> DELIVERED | GIVEN_UP | WAITING (until `next_at`), fenced by the token of the claim. Calls back what is
+-- behind it, and tells the webhook: failures in a row, how long it is held, whether it is disabled.
+WITH done AS (
+    UPDATE webhook_deliveries d
+    SET state = %(state)s::delivery_state, token = NULL, attempts = d.attempts + 1,
+        next_at = to_timestamp(%(next_at)s::float8),
+        ended_at = CASE WHEN %(state)s <> 'WAITING' THEN to_timestamp(%(now)s) END,
+        log = CASE WHEN jsonb_array_length(d.log) >= %(most)s THEN d.log - 0 ELSE d.log END || %(note)s::jsonb
+    WHERE d.delivery_id = %(delivery_id)s::uuid AND d.token = %(token)s::uuid
+    RETURNING d.webhook_id, d.task_id, d.seq, d.ended_at, d.next_at
+), behind AS (
+    UPDATE webhook_deliveries n SET next_at = to_timestamp(%(now)s)
+    FROM done
+    WHERE done.ended_at IS NOT NULL AND n.token IS NULL AND n.ended_at IS NULL AND n.delivery_id = (
+        SELECT f.delivery_id FROM webhook_deliveries f
+        WHERE f.webhook_id = done.webhook_id AND f.task_id = done.task_id AND f.ended_at IS NULL AND f.seq > done.seq
+        ORDER BY f.seq LIMIT 1)
+), told AS (
+    UPDATE webhooks w
+    SET version = w.version + 1,
+        failures = CASE WHEN %(failed)s THEN w.failures + 1 ELSE 0 END,
+        failing_since = CASE WHEN %(failed)s THEN coalesce(w.failing_since, to_timestamp(%(now)s)) END,
+        held_until = to_timestamp(%(held_until)s::float8),
+        due_at = greatest(to_timestamp(%(held_until)s::float8), to_timestamp(%(now)s)),
+        status = CASE WHEN w.status = 'ACTIVE' AND (%(gone)s OR %(failed)s AND
+                           w.failing_since <= to_timestamp(%(now)s - %(disabled_after_s)s)) THEN 'DISABLED'
+                      ELSE w.status END,
+        reason = CASE WHEN w.status <> 'ACTIVE' THEN w.reason WHEN %(gone)s THEN %(gone_reason)s
+                      WHEN %(failed)s AND w.failing_since <= to_timestamp(%(now)s - %(disabled_after_s)s)
+                      THEN %(silent_reason)s END
+    FROM done
+    WHERE w.webhook_id = done.webhook_id
+    RETURNING w.status
+)
+SELECT (SELECT status::text FROM told) FROM done
+
+-- name: give_up_old
+-- WAITING -> GIVEN_UP for what waited too long, whatever its webhook's state is.
+WITH old AS MATERIALIZED (
+    SELECT delivery_id FROM webhook_deliveries
+    WHERE delivery_id < %(before_id)s::uuid AND ended_at IS NULL AND round_at < to_timestamp(%(before)s)
+      AND (token IS NULL OR next_at <= to_timestamp(%(now)s))
+    ORDER BY delivery_id
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE webhook_deliveries d
+SET state = 'GIVEN_UP', ended_at = to_timestamp(%(now)s), next_at = NULL, token = NULL
+FROM old WHERE d.delivery_id = old.delivery_id
+RETURNING d.delivery_id::text
+
+-- name: forget_old
+WITH old AS MATERIALIZED (
+    SELECT delivery_id FROM webhook_deliveries WHERE delivery_id < %(before_id)s::uuid ORDER BY delivery_id
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM webhook_deliveries d USING old WHERE d.delivery_id = old.delivery_id
+RETURNING d.delivery_id::text

@@ -1,0 +1,110 @@
+"""Webhooks as a tenant meets them: a signed ping arrives, the log tells what came of it, no private place is called."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from flik.domain.webhook.signature import Fault, verify
+from tests.acceptance.running import RunningFlik, eventually
+
+
+class Receiver(ThreadingHTTPServer):
+    """Keeps what it gets; answers with `statuses`, then 204."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.statuses: list[int] = []
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.got.append((dict(self.headers.items()), body))
+        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 204)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def make(flik: RunningFlik, url: str) -> dict[str, Any]:
+    answer = flik.http.post("/api/v1/webhooks", json={"tenantId": "demo", "url": url})
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def test_ping_arrives_signed_through_failures_and_the_log_tells(flik: RunningFlik, receiver: Receiver) -> None:
+    receiver.statuses = [500, 204]
+    hook = make(flik, f"http://127.0.0.1:{receiver.server_port}/hook")
+    path = f"/api/v1/webhooks/{hook['webhookId']}"
+    new = flik.http.post(f"{path}/rotate-secret").json()
+    ping = flik.http.post(f"{path}/test").json()
+
+    def delivered() -> dict[str, Any] | None:
+        (found,) = flik.http.get(f"{path}/deliveries").json()["items"]
+        return found if found["state"] == "DELIVERED" else None
+
+    found = eventually(delivered, within_s=15, what="the delivery")
+    assert (found["deliveryId"], found["attempts"]) == (ping["deliveryId"], 2)
+    assert [(each["status"], each["error"]) for each in found["log"]] == [
+        (500, "the receiver answered 500"),
+        (204, None),
+    ]
+    (first, body), (second, again) = receiver.got
+    assert body == again
+    assert json.loads(body)["type"] == "ping"
+    assert first["webhook-id"] == second["webhook-id"] == ping["deliveryId"]
+    for secret in (hook["secret"], new["secret"]):
+        assert verify(second, body, [secret], time.time()) is None
+    assert verify(second, body, ["whsec_" + "A" * 32], time.time()) is Fault.WRONG
+    assert flik.http.delete(path).status_code == 200
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8080/", "http://10.0.0.1/", "http://169.254.169.254/latest/"])
+def test_private_place_is_refused_when_it_is_saved(flik: RunningFlik, url: str) -> None:
+    answer = flik.http.post("/api/v1/webhooks", json={"tenantId": "demo", "url": url})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/url"
+
+
+def test_a_tasks_events_arrive_signed_and_in_order(flik: RunningFlik, receiver: Receiver) -> None:
+    receiver.statuses = [500]
+    every = ["queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired"]
+    url = f"http://127.0.0.1:{receiver.server_port}/hook"
+    answer = flik.http.post("/api/v1/webhooks", json={"tenantId": flik.tenant("hooked"), "url": url, "kinds": every})
+    assert answer.status_code == 201, answer.text
+    hook = answer.json()
+    task_id = flik.submit(tenantId="hooked")
+    shown = flik.wait(task_id)
+    log = flik.http.get(f"/api/v1/tasks/{task_id}/events?since=0").json()["events"]
+
+    eventually(lambda: len(receiver.got) >= len(log) + 1, within_s=30, what="all events")
+    told = [json.loads(body) for _, body in receiver.got][1:]  # the first attempt was answered 500
+    assert [(each["type"], each["data"]["seq"]) for each in told] == [
+        (f"task.{event['event']}", event["seq"]) for event in log
+    ]
+    assert {each["data"]["taskId"] for each in told} == {task_id}
+    assert told[-1]["data"]["result"]["text"] == shown["result"]["text"]
+    for headers, body in receiver.got:
+        assert verify(headers, body, [hook["secret"]], time.time()) is None
+    assert flik.http.delete(f"/api/v1/webhooks/{hook['webhookId']}").status_code == 200
