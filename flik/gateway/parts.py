@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from flik.artifacts.store import ArtifactStore
-from flik.gateway.issuer import Issuer
 from flik.live.results import LiveResults
 from flik.pipeline.admit import Admission
 from flik.pipeline.directory import Directory
@@ -19,6 +19,9 @@ from flik.storage.keys import KeyStore
 from flik.storage.tasks import TaskStore
 from flik.storage.tenants import TenantStore
 from flik.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from flik.gateway.issuer import Issuer  # loaded only where there is one
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flik import app, settings
 from flik.domain.identity import Limits
 from flik.errors import SettingInvalid
-from flik.gateway.issuer import IssuerConfig
+from flik.gateway.issuer_config import IssuerConfig
 
 PEM = (
     ec.generate_private_key(ec.SECP256R1())
