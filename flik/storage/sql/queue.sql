@@ -8,9 +8,10 @@
 -- name: grant_tasks
 -- QUEUED -> PROCESSING.
 UPDATE tasks t
-SET status = 'PROCESSING', attempt = t.attempt + 1, lease_token = p.lease_token, worker_id = p.worker_id,
-    version = p.version, started_at = to_timestamp(%(now)s)
-FROM json_to_recordset(%(rows)s::json) AS p(task_id uuid, lease_token uuid, worker_id text, version text)
+SET status = 'PROCESSING', attempt = t.attempt + 1, lease_token = p.lease_token,
+    worker_id = (%(worker_ids)s::text[])[p.place], version = (%(versions)s::text[])[p.place],
+    started_at = to_timestamp(%(now)s)
+FROM unnest(%(task_ids)s::uuid[], %(lease_tokens)s::uuid[], %(places)s::int[]) AS p(task_id, lease_token, place)
 WHERE p.task_id BETWEEN '00000000-0000-0000-0000-000000000000' AND 'ffffffff-ffff-ffff-ffff-ffffffffffff'
   AND t.task_id = p.task_id AND t.status = 'QUEUED' AND t.attempt < t.max_attempts
   AND (t.start_deadline_at IS NULL OR t.start_deadline_at > to_timestamp(%(now)s))

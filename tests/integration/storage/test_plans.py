@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -123,11 +122,14 @@ def test_a_plan_made_while_the_table_was_empty_looks_tasks_up_by_key(database_ur
 
 @pytest.mark.parametrize("count", [1, 100, 2000])
 def test_a_grant_of_many_stays_a_nested_loop(queue_connection: psycopg.Connection, count: int) -> None:
-    rows = [
-        {"task_id": task_id_at(EPOCH, 120_000 + n), "lease_token": str(uuid.uuid4()), "worker_id": "w", "version": "v"}
-        for n in range(count)
-    ]
-    plan = plan_of(queue_connection, QUEUE["grant_tasks"], {"rows": json.dumps(rows), "now": EPOCH + 1})
+    picks = {
+        "task_ids": [task_id_at(EPOCH, 120_000 + n) for n in range(count)],
+        "lease_tokens": [str(uuid.uuid4()) for _ in range(count)],
+        "places": [1] * count,
+    }
+    plan = plan_of(
+        queue_connection, QUEUE["grant_tasks"], {**picks, "worker_ids": ["w"], "versions": ["v"], "now": EPOCH + 1}
+    )
     assert_short(plan)
     assert re.search(rf"Update on tasks .*actual rows={count}", plan[0])
 
