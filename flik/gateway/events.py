@@ -98,7 +98,11 @@ def _wants_stream(request: Request) -> bool:
 
 def _read_since(request: Request) -> int | None:
     """Return the cursor; the header goes before the query, because browsers repeat the query when they come back."""
-    given = request.headers.get("last-event-id") or request.query_params.get("since")
+    numbers = [_number(given) for given in (request.headers.get("last-event-id"), request.query_params.get("since"))]
+    return next((number for number in numbers if number is not None), None)
+
+
+def _number(given: str | None) -> int | None:
     if given is None:
         return None
     if not given.isascii() or not given.isdigit() or len(given) > 10 or int(given) > MAX_SEQ:
