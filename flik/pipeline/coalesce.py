@@ -10,7 +10,7 @@ shares the next with all others who did.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -22,30 +22,35 @@ class Coalesced(Generic[K, V]):
 
     def __init__(self, ask: Callable[[K], Awaitable[V]]) -> None:
         self._ask = ask
-        self._waiting: dict[K, asyncio.Future[V]] = {}  # for a question that is not sent yet
+        self._waiting: dict[K, list[asyncio.Future[V]]] = {}  # for a question that is not sent yet
         self._asking: dict[K, asyncio.Task[None]] = {}
 
     async def __call__(self, key: K) -> V:
         """Return the answer, or raise what asking raised."""
-        answer = self._waiting.get(key)
-        if answer is None:
-            answer = self._waiting[key] = asyncio.get_running_loop().create_future()
-            answer.add_done_callback(_look_at)
-            if key not in self._asking:
-                self._asking[key] = asyncio.create_task(self._run(key))
-        return await asyncio.shield(answer)  # one who goes away must not take the others with it
+        answer: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, []).append(answer)
+        if key not in self._asking:
+            self._asking[key] = asyncio.create_task(self._run(key))
+        return await answer
 
     async def _run(self, key: K) -> None:
         try:
-            while (answer := self._waiting.pop(key, None)) is not None:
-                try:
-                    answer.set_result(await self._ask(key))
-                except Exception as error:
-                    answer.set_exception(error)
+            while (answers := self._waiting.pop(key, None)) is not None:
+                await self._answer(key, answers)
         finally:
             del self._asking[key]
 
+    async def _answer(self, key: K, answers: list[asyncio.Future[V]]) -> None:
+        try:
+            found = await self._ask(key)
+        except Exception as error:
+            for answer in _awaited(answers):
+                answer.set_exception(error)
+        else:
+            for answer in _awaited(answers):
+                answer.set_result(found)
 
-def _look_at(answer: asyncio.Future[V]) -> None:
-    if not answer.cancelled():
-        answer.exception()  # so that asyncio does not complain when all who asked have gone
+
+def _awaited(answers: Iterable[asyncio.Future[V]]) -> Iterable[asyncio.Future[V]]:
+    """Return those whose callers have not gone away."""
+    return (answer for answer in answers if not answer.done())
