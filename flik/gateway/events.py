@@ -41,6 +41,16 @@ MAX_SEQ = 2**31 - 1
 STREAM_TYPE = "text/event-stream"
 _WAIT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)s?", re.ASCII)
 _NUMBER = {"type": "integer", "minimum": 0, "maximum": MAX_SEQ}
+_STREAMED = {
+    "type": "object",
+    "description": "Each event of the stream; `data` is an EventAnswer as JSON.",
+    "properties": {
+        "event": {"type": "string"},
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 _PARAMETERS = [
     {
         "name": "since", "in": "query", "required": False, "schema": _NUMBER,
@@ -67,7 +77,7 @@ router = APIRouter(prefix="/api/v1", tags=["events"])
     "/tasks/{task_id}/events",
     response_model=schemas.EventPage,
     responses={
-        200: {"content": {STREAM_TYPE: {"schema": {"type": "string"}}}},
+        200: {"content": {STREAM_TYPE: {"schema": _STREAMED}}},
         204: {"description": "The task has ended, and its last event was seen."},
         **problems.responses(401, 404, 422, 503, TooManyFollowers),
     },
