@@ -254,14 +254,15 @@ class EventStream(Response):
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         written, over = self._frames.opening, False
-        while not over:
+        while True:
             while (event := self._following.next_now()) is not None:
                 written += self._frames.of(event)
             over = over or self._following.ended or self._only_head
             async with asyncio.timeout(SEND_S):
                 await send({"type": "http.response.body", "body": written, "more_body": not over})
-            if not over:
-                written, over = await self._next()
+            if over:
+                return
+            written, over = await self._next()
 
     async def _next(self) -> tuple[bytes, bool]:
         """Return what is to be sent next, and whether it is the end."""
