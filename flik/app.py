@@ -66,7 +66,9 @@ def gateway(args: NoArgs) -> Application:
 
 def model(args: ModelArgs) -> Application:
     """Return the application of one model version."""
-    return model_application(model_config(settings_module.load(), args.task_type, args.version))
+    settings = settings_module.load()
+    redis_url = addresses(settings)[1] if TASK_TYPES[args.task_type].writes else None
+    return model_application(model_config(settings, args.task_type, args.version, redis_url=redis_url))
 
 
 def applications(settings: Settings) -> Iterator[tuple[str, Application, str | None]]:
@@ -119,6 +121,8 @@ def gateway_config(settings: Settings, database_url: str, redis_url: str) -> Gat
         queue_bounds=settings.queue_bounds,
         followers=settings.followers,
         followers_per_key=settings.followers_per_key,
+        stream_ttl_s=settings.stream_ttl_s,
+        stream_silence_s=settings.stream_silence_s,
         webhooks=read_allowed(settings.webhook_allow, plain_http=settings.webhook_http),
         is_open=settings.auth == "open",
         issuer=issuer_config(settings),
@@ -160,8 +164,10 @@ def _public_key(setting: str) -> str:
     return pem
 
 
-def model_config(settings: Settings, task_type: str, version: str | None = None) -> ModelConfig:
-    """Return what the replicas of one model version need."""
+def model_config(
+    settings: Settings, task_type: str, version: str | None = None, *, redis_url: str | None = None
+) -> ModelConfig:
+    """Return what the replicas of one model version need; `redis_url` is for those that write text."""
     return ModelConfig(
         task_type=task_type,
         version=version or settings.worker_version,
@@ -173,6 +179,8 @@ def model_config(settings: Settings, task_type: str, version: str | None = None)
         drain_s=settings.drain_s,
         replicas=settings.model_replicas,
         num_cpus=settings.model_num_cpus,
+        redis_url=redis_url,
+        stream_ttl_s=settings.stream_ttl_s,
         log_level=settings.log_level,
     )
 

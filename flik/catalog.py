@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from flik.domain import chat
 from flik.schemas import STORABLE, WHOLE, Whole
 
 MAX_PROMPT_CHARS = 32_000
@@ -37,6 +38,7 @@ Style = Annotated[
     ),
 ]
 Side = Annotated[int, Field(ge=64, le=2048, description="Pixels."), WHOLE]
+ChatId = Annotated[str, Field(min_length=1, max_length=chat.MAX_ID_CHARS, json_schema_extra=STORABLE)]
 ErrorCode = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 
@@ -78,12 +80,21 @@ class Script(_Strict):
     progress_steps: Whole = Field(default=5, ge=0, le=100, description="Progress events an attempt emits.")
 
 
+class ChatPart(_Strict):
+    """A chat of the earlier streaming system: the text is written as so many messages."""
+
+    feature_id: ChatId
+    chat_id: ChatId
+    messages: Whole = Field(default=chat.MESSAGES, ge=1, le=1000)
+
+
 class TextPayload(_Strict):
     """Input of a TEXT task."""
 
     prompt: Prompt
     style: Style | None = None
     max_words: Whole = Field(default=160, ge=1, le=4000)
+    chat: ChatPart | None = None
     seed: Seed | None = None
     script: Script | None = None
 
@@ -126,18 +137,22 @@ class VideoPayload(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class TaskType:
-    """One row of the catalog. Prices are US dollars: of a completed task, and of a replica for an hour."""
+    """One row of the catalog. Prices are US dollars: of a completed task, and of a replica for an hour.
+
+    `writes`: what it makes is text, which can be followed while it is written.
+    """
 
     name: str
     payload: type[_Strict]
     price_usd: Decimal
     replica_price_usd_per_hour: Decimal
+    writes: bool = False
 
 
 TASK_TYPES: Mapping[str, TaskType] = {
     row.name: row
     for row in (
-        TaskType("TEXT", TextPayload, Decimal("0.001"), Decimal("0.50")),
+        TaskType("TEXT", TextPayload, Decimal("0.001"), Decimal("0.50"), writes=True),
         TaskType("IMAGE", ImagePayload, Decimal("0.010"), Decimal("2.00")),
         TaskType("VIDEO", VideoPayload, Decimal("0.100"), Decimal("8.00")),
     )

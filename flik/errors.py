@@ -19,6 +19,7 @@ FlikError
 │   ├── TooManyWebhooks       the tenant has as many as it may
 │   ├── WebhookInactive       it is paused or disabled, and sends nothing
 │   ├── TaskNotFound
+│   ├── StreamNotFound
 │   ├── ArtifactNotFound
 │   ├── StateConflict         the task's state forbids the action
 │   ├── RateLimited           the tenant sends faster than it may; `retry_after_s`
@@ -288,6 +289,19 @@ class TaskNotFound(RequestError):
 
     def __str__(self) -> str:
         return f"no task {self.task_id}"
+
+
+class StreamNotFound(RequestError):
+    """There is no stream of this name (any more)."""
+
+    code = "stream_not_found"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"no stream {self.key}; it was not started, or is over"
 
 
 class ArtifactNotFound(RequestError):

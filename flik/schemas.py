@@ -251,14 +251,15 @@ class Ticket(_Wire):
 class EventAnswer(_Wire):
     """One thing that happened to a task; fields that do not apply are left out.
 
-    Those with a `seq` are numbered 1, 2, 3 ... and are kept; the others pass by.
+    Those with a `seq` are numbered 1, 2, 3 ... and are kept; the others pass by. Chunks of text have an `index`, 0, 1,
+    2 ...; a `restart` says that the text shown so far does not hold.
     """
 
     task_id: str | None = None
     seq: int | None = None
     event: Literal[
         "queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired", "progress",
-        "chunk", "reset", "delayed", "live",
+        "chunk", "restart", "reset", "delayed", "live",
     ]  # fmt: skip
     status: str | None = None
     timestamp: datetime
@@ -270,6 +271,7 @@ class EventAnswer(_Wire):
     error: TaskError | None = None
     progress: float | None = None
     text: str | None = None
+    index: int | None = None
     artifact: ArtifactAnswer | None = None
     result: ResultAnswer | None = None
     task: TaskAnswer | None = None
@@ -281,6 +283,7 @@ class EventPage(_Wire):
     events: list[EventAnswer]
     last_seq: int
     ended: bool
+    last_chunk: int | None = Field(default=None, description="With `chunks=true`: the number of the last chunk.")
     live: bool = Field(description="False: Redis is away, events come late and progress not at all.")
 
 

@@ -105,6 +105,8 @@ class Settings(BaseSettings):
 
     # Results
     hot_ttl_s: int = _env("FLIK_HOT_TTL_S", default=600, ge=1)
+    stream_ttl_s: int = _env("FLIK_STREAM_TTL_S", default=60, ge=1, le=86_400)  # of a text's chunks, after its end
+    stream_silence_s: float = _env("FLIK_STREAM_SILENCE_S", default=60.0, gt=0)  # then a reader of /stream is let go
     artifact_url_ttl_s: int = _env("FLIK_ARTIFACT_URL_TTL_S", default=3600, ge=1)
     signing_key: SecretStr | None = _env("FLIK_SIGNING_KEY", default=None)  # None: made and kept in the data folder
 

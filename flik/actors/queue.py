@@ -28,6 +28,7 @@ from flik.pipeline.schedule import QueuePolicy, TaskQueue
 from flik.storage.database import Database
 from flik.storage.idempotency import forget_expired
 from flik.storage.queue import QueueStore
+from flik.storage.streams import forget_streams
 from flik.storage.tenants import TenantStore
 from flik.telemetry import log_as_json
 
@@ -84,7 +85,7 @@ class QueueShell:
         queue = TaskQueue(
             QueueStore(database, config.region), hot, feed, config.policy, steady_clock, measures=measures
         )
-        read_limits, forget = TenantStore(database).work_limits, partial(forget_expired, database)
+        read_limits, forget = TenantStore(database).work_limits, partial(_forget, database)
         housekeeping = Housekeeping(read_limits, queue.waiting.limits_are, forget, steady_clock)
         self._running = asyncio.create_task(_run(queue, housekeeping))
         detached.end_process_with(self._running)
@@ -138,6 +139,11 @@ class QueueShell:
     async def stats(self) -> dict[str, Any]:
         """See `TaskQueue.stats`, with the id of the process."""
         return {**await (await self._queue()).stats(), "pid": os.getpid()}
+
+
+async def _forget(database: Database, now: float, limit: int) -> int:
+    """Delete what has expired of answers and of streams, up to `limit` of each; return the larger number."""
+    return max(await forget_expired(database, now, limit), await forget_streams(database, now, limit))
 
 
 async def _run(queue: TaskQueue, housekeeping: Housekeeping) -> None:

@@ -25,6 +25,7 @@ from flik.domain.webhook.target import Allowed
 from flik.gateway.app import create_app
 from flik.gateway.issuer_config import IssuerConfig
 from flik.gateway.parts import Parts
+from flik.live.chunks import ChunkReader
 from flik.live.feed import FeedReader
 from flik.live.results import LiveResults
 from flik.live.snapshots import Snapshots
@@ -38,6 +39,7 @@ from flik.pipeline.directory import Directory
 from flik.pipeline.follow import Hub
 from flik.pipeline.followers import Followers
 from flik.pipeline.levels import QueueLevels
+from flik.pipeline.streams import Streams
 from flik.pipeline.submit import Announcer, GroupCommit
 from flik.storage.audit import AuditLog
 from flik.storage.database import Database
@@ -45,6 +47,7 @@ from flik.storage.deliveries import DeliveryStore
 from flik.storage.events import HistoryStore
 from flik.storage.idempotency import AnswerStore
 from flik.storage.keys import KeyStore
+from flik.storage.streams import StreamStore
 from flik.storage.tasks import TaskStore
 from flik.storage.tenants import TenantStore
 from flik.storage.webhooks import WebhookStore
@@ -81,6 +84,8 @@ class GatewayConfig:
     queue_bounds: tuple[int, ...]
     followers: int
     followers_per_key: int
+    stream_ttl_s: int = 60
+    stream_silence_s: float = 60.0
     webhooks: Allowed = field(default_factory=Allowed)
     is_open: bool = False
     issuer: IssuerConfig | None = None
@@ -108,6 +113,8 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     allowances = Allowances(RemoteLimiter().lend, measured=measured).open()
     levels = QueueLevels(queue.load)
     hub = Hub(HistoryStore(database), hot)
+    texts = ChunkReader(config.redis_url)
+    names = StreamStore(database, max_attempts=config.max_attempts, ttl_s=config.stream_ttl_s)
     followers = Followers(keys, config.followers, config.followers_per_key)
     measured["flik_followers"].set_function(lambda: len(followers))
     tickets = Tickets(config.redis_url).open()
@@ -124,7 +131,8 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
                 signing_key=config.signing_key, artifact_url_ttl_s=config.artifact_url_ttl_s, measured=measured,
                 snapshots=snapshots,
                 directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,
-                hub=hub, followers=followers, tickets=tickets,
+                hub=hub, followers=followers, tickets=tickets, texts=texts, streams=Streams(names, announcer),
+                stream_silence_s=config.stream_silence_s,
                 webhooks=WebhookStore(database), webhook_targets=config.webhooks, wake_courier=courier.wake,
                 is_open=config.is_open, admission=Admission(allowances, levels, config.queue_bounds, by_tenant),
             )  # fmt: skip
@@ -134,6 +142,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
         await asyncio.gather(*loops, return_exceptions=True)
         await snapshots.close()
         await tickets.close()
+        await texts.close()
         await sender.close()
         await allowances.close()
         await directory.close()

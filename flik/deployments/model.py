@@ -21,7 +21,7 @@ from flik.actors.remote import RemoteQueue
 from flik.artifacts.store import open_store
 from flik.domain.task import Worker
 from flik.errors import Unavailable
-from flik.pipeline.work import TaskWorker
+from flik.pipeline.work import Chunks, TaskWorker
 from flik.telemetry import log_as_json
 
 UNHEALTHY_AFTER_S = 10.0
@@ -41,6 +41,8 @@ class ModelConfig:
     drain_s: float
     replicas: int
     num_cpus: float
+    redis_url: str | None = None  # where its texts can be followed; None: nowhere
+    stream_ttl_s: int = 60
     log_level: str = "INFO"
 
 
@@ -65,6 +67,7 @@ class ModelReplica:
             heartbeat_s=config.heartbeat_s,
             drain_s=config.drain_s,
             breakers=lambda: (artifacts.tally(),),
+            chunks=_open_chunks(config, self._identity),
         )
         self._working = asyncio.get_running_loop().create_task(self._worker.run())
 
@@ -87,6 +90,14 @@ class ModelReplica:
     async def __call__(self) -> str:
         """Tell which worker this is."""
         return self._identity.worker_id
+
+
+def _open_chunks(config: ModelConfig, identity: Worker) -> Chunks | None:
+    if config.redis_url is None:
+        return None
+    from flik.live.chunks import ChunkWriter  # noqa: PLC0415  # redis costs 15 MB, which who makes no text does not need
+
+    return ChunkWriter(config.redis_url, identity, ttl_s=config.stream_ttl_s)
 
 
 def app_name(task_type: str, version: str) -> str:

@@ -11,8 +11,9 @@ What makes the numbers last is that each change of the row counts `seq` up by th
     cancel, expire  cancelled, expired                  + 1
     caller's retry  queued                              + 1
 
-These are durable. `progress`, `chunk`, `reset`, `delayed` and `live` pass by: they have no number (`seq` 0) and are
-not told again, except that a `reset` has the number from which the follower goes on.
+These are durable. `progress`, `chunk`, `restart`, `reset`, `delayed` and `live` pass by: they have no number (`seq` 0)
+and are not told again, except that a `reset` has the number from which the follower goes on, and that chunks have
+a number in a stream of their own (`flik/domain/chunk.py`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Kind(StrEnum):
 
     PROGRESS = "progress"
     CHUNK = "chunk"
+    RESTART = "restart"  # the chunks so far do not hold: what follows is from the start of the text
     RESET = "reset"  # the follower's cursor fits no event: `task` is what holds now
     DELAYED = "delayed"  # Redis is away: events come up to a second late, progress not at all
     LIVE = "live"  # it is back
@@ -54,15 +56,18 @@ STATUS_AFTER = {
     Kind.EXPIRED: Status.EXPIRED,
     Kind.PROGRESS: Status.PROCESSING,
     Kind.CHUNK: Status.PROCESSING,
+    Kind.RESTART: Status.PROCESSING,
 }
-DURABLE = frozenset(STATUS_AFTER) - {Kind.PROGRESS, Kind.CHUNK}
+OF_TEXT = frozenset({Kind.CHUNK, Kind.RESTART})
+DURABLE = frozenset(STATUS_AFTER) - OF_TEXT - {Kind.PROGRESS}
 ENDS = frozenset({Kind.COMPLETED, Kind.FAILED, Kind.CANCELLED, Kind.EXPIRED})
 
 
 class Event(NamedTuple):
     """One thing that happened to a task; `seq` 0: it passes by.
 
-    `reason` is the outcome of the attempt that is to be tried again. `task` is there in `completed` and `reset`.
+    `reason` is the outcome of the attempt that is to be tried again. `task` is there in `completed` and `reset`,
+    `chunk_index` in chunks and in a `restart` that is one of the stream.
     """
 
     task_id: str
@@ -80,11 +85,17 @@ class Event(NamedTuple):
     text: str | None = None
     artifact: StoredArtifact | None = None
     task: TaskView | None = None
+    chunk_index: int | None = None
 
     @property
     def is_durable(self) -> bool:
         """Whether it is in the log."""
         return self.kind in DURABLE
+
+    @property
+    def is_of_text(self) -> bool:
+        """Whether it is for those only who ask for the text as it is written."""
+        return self.kind in OF_TEXT
 
     @property
     def ends(self) -> bool:

@@ -87,7 +87,7 @@ class Answers:
         answer["timestamp"] = iso(event.at)
         extras = {
             "attempt": event.attempt, "workerId": event.worker_id, "version": event.version, "reason": event.reason,
-            "progress": event.progress, "text": event.text,
+            "progress": event.progress, "text": event.text, "index": event.chunk_index,
         }  # fmt: skip
         answer |= {name: value for name, value in extras.items() if value is not None}
         if event.available_at is not None:

@@ -47,6 +47,7 @@ _SAID = (
     errors.TooManyWebhooks("acme", 10),
     errors.WebhookInactive(_TASK_ID, "PAUSED"),
     errors.TaskNotFound(_TASK_ID),
+    errors.StreamNotFound("support:chat-1"),
     errors.ArtifactNotFound("the link has expired"),
     errors.StateConflict(_TASK_ID, "COMPLETED", "cancelled"),
     errors.RateLimited("acme", 0.25, 300),
@@ -92,7 +93,8 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     }
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            _complete(operation, protected=path.startswith("/api/") and "security" not in operation)
+            protected = path.startswith("/api/") or path == "/stream"
+            _complete(operation, protected=protected and "security" not in operation)
     return document
 
 

@@ -3,6 +3,9 @@
 One route, one cursor: the number of the last event that was seen, as `Last-Event-ID` or as `since`. Which of
 the two it is, `Accept` says; without a preference it is the stream, unless `since` or `wait` ask for JSON.
 
+With `chunks=true` the text of a task comes too, chunk by chunk as it is written. Then the cursor has two parts, the
+second the number of the last chunk: `3.17` as `Last-Event-ID`, or `since=3&chunk=17`.
+
 A stream sends a comment every `HEARTBEAT_S`, so that nobody between here and there takes it for dead, and ends after
 the task's last event. Who comes back with that event's number is answered 204, by which browsers know that they
 need not come again. A reader that takes nothing for `SEND_S` is left.
@@ -11,10 +14,11 @@ need not come again. A reader that takes nothing for `SEND_S` is left.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from fastapi import APIRouter, Request
@@ -23,7 +27,8 @@ from starlette.types import Receive, Scope, Send
 
 from flik import schemas
 from flik.domain.event import Event, Kind
-from flik.errors import FieldError, InvalidRequest, TooManyFollowers
+from flik.domain.identity import Caller
+from flik.errors import FieldError, FlikError, InvalidRequest, TooManyFollowers
 from flik.gateway import problems
 from flik.gateway.answers import Answers
 from flik.gateway.following import authenticate_follower, followed
@@ -33,6 +38,7 @@ from flik.gateway.prefer import MAX_WAIT_S
 from flik.gateway.responses import json_response
 from flik.gateway.tasks import answers_for, read_task_id
 from flik.pipeline.follow import Following
+from flik.pipeline.follow_text import TextFollowing
 
 HEARTBEAT_S = 15.0
 SEND_S = 30.0
@@ -46,12 +52,12 @@ _STREAMED = {
     "description": "Each event of the stream; `data` is an EventAnswer as JSON.",
     "properties": {
         "event": {"type": "string"},
-        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "id": {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?$"},
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
     "required": ["event", "data"],
 }
-_PARAMETERS = [
+PARAMETERS: list[dict[str, Any]] = [
     {
         "name": "since", "in": "query", "required": False, "schema": _NUMBER,
         "description": "The number of the last event that was seen.",
@@ -62,14 +68,27 @@ _PARAMETERS = [
         "description": f"As JSON: wait for up to so many seconds ({MAX_WAIT_S} at most) until there is an event.",
     },
     {
+        "name": "chunks", "in": "query", "required": False, "schema": {"type": "boolean"},
+        "description": "Send the text of the task too, chunk by chunk as it is written.",
+    },
+    {
+        "name": "chunk", "in": "query", "required": False, "schema": _NUMBER,
+        "description": "With `chunks=true`: the number of the last chunk that was seen.",
+    },
+    {
         "name": "ticket", "in": "query", "required": False, "schema": {"type": "string"},
         "description": "In the place of the Authorization header, for browsers; see `POST /api/v1/tickets`.",
     },
     {
-        "name": "Last-Event-ID", "in": "header", "required": False, "schema": _NUMBER,
-        "description": "As `since`; sent by browsers that come back.",
+        "name": "Last-Event-ID", "in": "header", "required": False,
+        "schema": {"anyOf": [_NUMBER, {"type": "string", "pattern": r"^[0-9]{1,9}\.[0-9]{1,9}$"}]},
+        "description": "As `since`, or `since` and `chunk` with a point between; sent by browsers that come back.",
     },
 ]  # fmt: skip
+FOLLOWING: dict[int | str, dict[str, Any]] = {
+    200: {"content": {STREAM_TYPE: {"schema": _STREAMED}}},
+    204: {"description": "The task has ended, and its last event was seen."},
+}
 router = APIRouter(prefix="/api/v1", tags=["events"])
 
 
@@ -77,26 +96,39 @@ router = APIRouter(prefix="/api/v1", tags=["events"])
     "/tasks/{task_id}/events",
     response_model=schemas.EventPage,
     responses={
-        200: {"content": {STREAM_TYPE: {"schema": _STREAMED}}},
-        204: {"description": "The task has ended, and its last event was seen."},
+        **FOLLOWING,
         **problems.responses(401, 404, 422, 503, TooManyFollowers),
     },
-    openapi_extra={"parameters": _PARAMETERS},
+    openapi_extra={"parameters": PARAMETERS},
 )
 async def get_events(request: Request, task_id: Uuid) -> Response:
     """Follow a task: a stream of its events, or those after `since` as JSON."""
     caller = await authenticate_follower(request)
-    task_id = read_task_id(task_id)
-    since, wait_s = _read_since(request), _read_wait(request)
-    following = followed(parts_of(request), caller, task_id, since or 0)
+    return await answer(request, caller, read_task_id(task_id), with_text=_read_flag(request, "chunks"))
+
+
+async def answer(request: Request, caller: Caller, task_id: str, *, with_text: bool) -> Response:
+    """Answer with what happens to a task: a stream, or JSON, from the cursor of the request on.
+
+    Raises:
+        TaskNotFound: there is none that the caller sees.
+        InvalidRequest: the cursor or the wait cannot be read.
+        TooManyFollowers: there are as many as there may be.
+        Unavailable: PostgreSQL is away.
+    """
+    since, last_chunk = _read_cursor(request)
+    wait_s, parts, answers = _read_wait(request), parts_of(request), answers_for(request)
+    first_chunk = last_chunk + 1 if with_text else None
+    following = followed(parts, caller, task_id, since or 0, first_chunk)
     if not _wants_stream(request):
         async with following as entered:
-            return json_response(await _page(entered, wait_s, answers_for(request)))
+            return json_response(await _page(entered, wait_s, answers))
     entered = await following.__aenter__()
     if since is not None and entered.ended and entered.seq == since:
         await following.__aexit__(None, None, None)
         return Response(status_code=204)
-    return EventStream(following, entered, answers_for(request), only_head=request.scope.get("flik_head", False))
+    frames = EventFrames(answers, since or 0, last_chunk if with_text else -1)
+    return EventStream(following, entered, frames, only_head=request.scope.get("flik_head", False))
 
 
 def _wants_stream(request: Request) -> bool:
@@ -106,18 +138,32 @@ def _wants_stream(request: Request) -> bool:
     return "application/json" not in accepted and not {"since", "wait"} & request.query_params.keys()
 
 
-def _read_since(request: Request) -> int | None:
-    """Return the cursor; the header goes before the query, because browsers repeat the query when they come back."""
-    numbers = [_number(given) for given in (request.headers.get("last-event-id"), request.query_params.get("since"))]
-    return next((number for number in numbers if number is not None), None)
+def _read_cursor(request: Request) -> tuple[int | None, int]:
+    """Return the numbers of the last event (None: not said) and of the last chunk (-1: none) that were seen.
+
+    The header goes before the query, because browsers repeat the query when they come back.
+    """
+    given_since, given_chunk = (request.query_params.get(name) for name in ("since", "chunk"))
+    since = None if given_since is None else _read_number("since", given_since)
+    chunk = -1 if given_chunk is None else _read_number("chunk", given_chunk)
+    header = request.headers.get("last-event-id")
+    if not header:
+        return since, chunk
+    seen, point, seen_chunk = header.partition(".")
+    return _read_number("since", seen), _read_number("chunk", seen_chunk) if point else -1
 
 
-def _number(given: str | None) -> int | None:
-    if given is None:
-        return None
+def _read_number(name: str, given: str) -> int:
     if not given.isascii() or not given.isdigit() or len(given) > 10 or int(given) > MAX_SEQ:
-        raise InvalidRequest((FieldError("/since", f"must be a whole number from 0 to {MAX_SEQ:,}"),))
+        raise InvalidRequest((FieldError(f"/{name}", f"must be a whole number from 0 to {MAX_SEQ:,}"),))
     return int(given)
+
+
+def _read_flag(request: Request, name: str) -> bool:
+    given = request.query_params.get(name, "false")
+    if given not in ("true", "false"):
+        raise InvalidRequest((FieldError(f"/{name}", "must be true or false"),))
+    return given == "true"
 
 
 def _read_wait(request: Request) -> float:
@@ -133,12 +179,54 @@ def _read_wait(request: Request) -> float:
 async def _page(following: Following, wait_s: float, answers: Answers) -> dict[str, Any]:
     """Return the events there are, or that come within the time; what passes by is left out."""
     events = await following.gather(wait_s)
-    return {
+    page = {
         "events": [answers.event(event) for event in events],
         "lastSeq": following.seq,
         "ended": following.ended,
         "live": following.live,
     }
+    if isinstance(following, TextFollowing) and following.next_chunk:
+        page["lastChunk"] = following.next_chunk - 1
+    return page
+
+
+class Frames(Protocol):
+    """How events stand in a stream. `patience_s`: after so long without one it is over."""
+
+    opening: bytes
+    patience_s: float
+
+    def of(self, event: Event) -> bytes:
+        """Return an event as it stands in the stream."""
+
+    def cut_off(self, error: FlikError | None) -> bytes | None:
+        """Return what ends the stream before the task has; None: it just breaks. No error: nothing came for long."""
+
+
+class EventFrames:
+    """Server-Sent Events with a name, and an id to come back with: where the reader is after each."""
+
+    opening = b"retry: %d\n\n" % COME_BACK_MS
+    patience_s = math.inf
+
+    def __init__(self, answers: Answers, seq: int, last_chunk: int) -> None:
+        self._answers = answers
+        self._seq = seq
+        self._last_chunk = last_chunk
+
+    def of(self, event: Event) -> bytes:
+        """Return an event as it stands in the stream."""
+        if event.is_durable or event.kind == Kind.RESET:
+            self._seq = event.seq
+        if event.chunk_index is not None:
+            self._last_chunk = event.chunk_index
+        return frame(self._answers.event(event), event, self._cursor())
+
+    def cut_off(self, error: FlikError | None) -> None:
+        """Let it break: who comes back goes on."""
+
+    def _cursor(self) -> bytes:
+        return b"%d" % self._seq if self._last_chunk < 0 else b"%d.%d" % (self._seq, self._last_chunk)
 
 
 class EventStream(Response):
@@ -148,7 +236,7 @@ class EventStream(Response):
         self,
         entered: AbstractAsyncContextManager[Following],
         following: Following,
-        answers: Answers,
+        frames: Frames,
         *,
         only_head: bool = False,
     ) -> None:
@@ -156,7 +244,8 @@ class EventStream(Response):
         del self.headers["content-length"]  # it ends when the task does
         self._entered = entered
         self._following = following
-        self._answers = answers
+        self._frames = frames
+        self._silent_s = 0.0
         self._only_head = only_head
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -175,23 +264,40 @@ class EventStream(Response):
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        following = self._following
-        frames = b"retry: %d\n\n" % COME_BACK_MS
+        written, over = self._frames.opening, False
         while True:
-            while (event := following.next_now()) is not None:
-                frames += frame(self._answers.event(event), event)
-            over = following.ended or self._only_head
+            while (event := self._following.next_now()) is not None:
+                written += self._frames.of(event)
+            over = over or self._following.ended or self._only_head
             async with asyncio.timeout(SEND_S):
-                await send({"type": "http.response.body", "body": frames, "more_body": not over})
+                await send({"type": "http.response.body", "body": written, "more_body": not over})
             if over:
                 return
-            event = await following.next(HEARTBEAT_S)
-            frames = b":\n\n" if event is None else frame(self._answers.event(event), event)
+            written, over = await self._next()
+
+    async def _next(self) -> tuple[bytes, bool]:
+        """Return what is to be sent next, and whether it is the end."""
+        waited_s = min(HEARTBEAT_S, self._frames.patience_s - self._silent_s)
+        try:
+            event = await self._following.next(waited_s)
+        except FlikError as error:
+            last = self._frames.cut_off(error)
+            if last is None:
+                raise
+            return last, True
+        if event is not None:
+            self._silent_s = 0.0
+            return self._frames.of(event), False
+        self._silent_s += waited_s
+        if self._silent_s >= self._frames.patience_s:
+            return self._frames.cut_off(None) or b"", True
+        return b":\n\n", False
 
 
-def frame(shown: Mapping[str, Any], event: Event) -> bytes:
+def frame(shown: Mapping[str, Any], event: Event, cursor: bytes) -> bytes:
     """Return one event as it stands in a stream. Only what may be resumed from has an id."""
-    number = b"id: %d\n" % event.seq if event.is_durable or event.kind == Kind.RESET else b""
+    resumable = event.is_durable or event.kind == Kind.RESET or event.chunk_index is not None
+    number = b"id: %s\n" % cursor if resumable else b""
     return number + b"event: %s\ndata: %s\n\n" % (event.kind.encode(), orjson.dumps(shown))
 
 

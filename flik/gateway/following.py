@@ -12,6 +12,7 @@ from flik.errors import ScopeMissing, TaskNotFound, Unauthenticated
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import Parts, parts_of
 from flik.pipeline.follow import Following
+from flik.pipeline.follow_text import TextFollowing
 
 
 async def authenticate_follower(connection: HTTPConnection) -> Caller:
@@ -43,15 +44,21 @@ async def redeemed(parts: Parts, ticket: str) -> Caller:
 
 
 @asynccontextmanager
-async def followed(parts: Parts, caller: Caller, task_id: str, since: int = 0) -> AsyncIterator[Following]:
-    """Follow a task for a caller in here; it is counted as a connection of its own.
+async def followed(
+    parts: Parts, caller: Caller, task_id: str, since: int = 0, first_chunk: int | None = None
+) -> AsyncIterator[Following]:
+    """Follow a task for a caller in here; it is counted as a connection of its own. `first_chunk`: its text too.
 
     Raises:
         TaskNotFound: there is none that the caller sees.
         TooManyFollowers: there are as many as there may be.
         Unavailable: PostgreSQL is away.
     """
-    following = parts.hub.follow(task_id, since)
+    following = (
+        parts.hub.follow(task_id, since)
+        if first_chunk is None
+        else TextFollowing(parts.hub, parts.texts, task_id, since, first_chunk)
+    )
     with parts.followers.counted(caller, following.stop):
         async with seen(following, caller, task_id):
             yield following

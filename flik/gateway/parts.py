@@ -17,8 +17,10 @@ from flik.live.tickets import Tickets
 from flik.pipeline.admit import Admission
 from flik.pipeline.directory import Directory
 from flik.pipeline.follow import Hub
+from flik.pipeline.follow_text import Texts
 from flik.pipeline.followers import Followers
 from flik.pipeline.ports import QueueForGateway
+from flik.pipeline.streams import Streams
 from flik.pipeline.submit import GroupCommit
 from flik.storage.audit import AuditLog
 from flik.storage.keys import KeyStore
@@ -57,8 +59,11 @@ class Parts:
     hub: Hub
     followers: Followers
     tickets: Tickets
+    texts: Texts
+    streams: Streams
     webhooks: WebhookStore
     webhook_targets: Allowed = field(default_factory=Allowed)  # beyond public addresses
+    stream_silence_s: float = 60.0  # then a reader of /stream is let go
     wake_courier: Callable[[], None] = lambda: None  # something was made due by hand
     issuer: Issuer | None = None  # None: API keys only
     is_open: bool = False  # every bearer token may do everything

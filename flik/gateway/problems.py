@@ -63,6 +63,7 @@ TABLE: Mapping[type[errors.FlikError], Row] = {
     errors.TooManyWebhooks: Row(409, "The tenant has as many webhooks as it may"),
     errors.WebhookInactive: Row(409, "The webhook sends nothing"),
     errors.TaskNotFound: Row(404, "There is no such task"),
+    errors.StreamNotFound: Row(404, "There is no such stream"),
     errors.ArtifactNotFound: Row(404, "There is no such artifact"),
     errors.StateConflict: Row(409, "The task's state forbids this"),
     errors.RateLimited: Row(429, "Too many tasks a second", retryable=True),

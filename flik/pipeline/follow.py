@@ -59,10 +59,11 @@ class HotTasks(Protocol):
 class Mailbox:
     """What came for one follower and was not taken yet. `seq` is how far it is, for the hub to compare."""
 
-    __slots__ = ("_error", "_events", "_look", "_waiting", "seq")
+    __slots__ = ("_error", "_events", "_look", "_waiting", "seq", "wants_text")
 
-    def __init__(self) -> None:
+    def __init__(self, *, wants_text: bool = False) -> None:
         self.seq = 0
+        self.wants_text = wants_text
         self._events: deque[Event] = deque()
         self._look = False
         self._error: FlikError | None = None
@@ -142,10 +143,13 @@ class Hub:
         """Give events to those who follow them."""
         of_task, of_tenant = self._of_task, self._of_tenant
         for tenant_id, event in notices:
+            is_of_text = event.is_of_text
             for mailbox in of_task.get(event.task_id, ()):
-                mailbox.put(event)
-            for mailbox in of_tenant.get(tenant_id, ()):
-                mailbox.put(event)
+                if not is_of_text or mailbox.wants_text:
+                    mailbox.put(event)
+            if not is_of_text:
+                for mailbox in of_tenant.get(tenant_id, ()):
+                    mailbox.put(event)
 
     def note_live(self, live: bool) -> None:
         """Note whether everything that happens will be heard, and tell the followers."""
@@ -223,11 +227,11 @@ class Following:
     Entering it raises `TaskNotFound` when there is no such task, and `Unavailable`.
     """
 
-    def __init__(self, hub: Hub, task_id: str, since: int) -> None:
+    def __init__(self, hub: Hub, task_id: str, since: int, *, wants_text: bool = False) -> None:
         self._hub = hub
         self._task_id = task_id
         self._position = Position(since)
-        self._mailbox = Mailbox()
+        self._mailbox = Mailbox(wants_text=wants_text)
         self._ready: deque[Event] = deque()
         self._entered = hub.entered(self._mailbox, task_id=task_id)
         self.task: TaskView
@@ -274,7 +278,10 @@ class Following:
         return self._ready.popleft()
 
     async def gather(self, within_s: float) -> list[Event]:
-        """Return the durable events there are now, or when there are none, the first that come within the time."""
+        """Return the events there are now, or when there are none, the first that come within the time.
+
+        What passes by is left out, but for chunks of text: a follower who wants them misses none.
+        """
         events: list[Event] = []
         until = asyncio.get_running_loop().time() + within_s
         while not events and not self.ended:
@@ -282,7 +289,7 @@ class Following:
             if event is None:
                 break
             while event is not None:
-                if event.is_durable or event.kind == Kind.RESET:
+                if event.is_durable or event.is_of_text or event.kind == Kind.RESET:
                     events.append(event)
                 event = self.next_now()
         return events
@@ -311,7 +318,7 @@ class Following:
         if self._position.seq > history.seq:
             self._position = Position(history.seq)
             self._ready.append(Event(self._task_id, history.seq, Kind.RESET, self._hub.now(), task=history.task))
-        self._take_in(history)
+        await self._take_in(history)
 
     async def _take(self) -> None:
         """Turn what is in the mailbox into events for the follower."""
@@ -340,25 +347,29 @@ class Following:
     async def _judge(self, event: Event) -> None:
         verdict = self._position.judge(event)
         if verdict is Verdict.DELIVER:
-            self._deliver(event)
+            await self._deliver(event)
         elif verdict is Verdict.READ_LOG:
             await self._look()
 
-    def _deliver(self, event: Event) -> None:
+    async def _deliver(self, event: Event) -> None:
         if event.is_durable:
             self._position.note(event)
             self._mailbox.seq = self._position.seq
-        self._ready.append(event)
+        await self._give([event])
+
+    async def _give(self, events: list[Event]) -> None:
+        self._ready += events
 
     async def _look(self) -> None:
         try:
-            self._take_in(await self._read())
+            await self._take_in(await self._read())
         except Unavailable:
             asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._mailbox.ask_to_look)
 
-    def _take_in(self, history: History) -> None:
-        self._ready += self._position.pass_over(log_of(history))
+    async def _take_in(self, history: History) -> None:
+        fresh = self._position.pass_over(log_of(history))
         self._mailbox.seq = self._position.seq
+        await self._give(fresh)
 
     async def _read(self) -> History:
         history = await self._hub.read(self._task_id)

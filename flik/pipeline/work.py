@@ -52,6 +52,39 @@ class Artifacts(Protocol):
         """Store one file, replacing an earlier try of the same attempt."""
 
 
+class Writing(Protocol):
+    """Where the text of one attempt goes while it is written."""
+
+    def add(self, text: str) -> None:
+        """Send the next piece on its way; returns at once."""
+
+    async def end(self) -> None:
+        """Note that the text is whole; return when followers can have it, or soon."""
+
+    def close(self) -> None:
+        """Nothing more comes of this attempt."""
+
+
+class Chunks(Protocol):
+    """Where texts go while they are written."""
+
+    def begin(self, grant: Grant, payload: Mapping[str, Any]) -> Writing:
+        """Return where the text of an attempt goes."""
+
+
+class _Unheard:
+    """A text that nobody follows."""
+
+    def add(self, text: str) -> None:
+        return
+
+    async def end(self) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
 @dataclass(slots=True, eq=False)
 class _Run:
     """One task in work."""
@@ -72,6 +105,7 @@ class _Draft:
     files: list[StoredArtifact] = field(default_factory=list)
     chunks: list[str] = field(default_factory=list)
     result: Result | None = None
+    writing: Writing = field(default_factory=_Unheard)
 
     def note(self, run: _Run, output: Progress | TextChunk | Result) -> None:
         """Take in what the provider brought forth."""
@@ -79,6 +113,7 @@ class _Draft:
             self.result = output
         elif isinstance(output, TextChunk):
             self.chunks.append(output.text)
+            self.writing.add(output.text)
         else:
             run.progress = max(run.progress, min(1.0, output.fraction))
 
@@ -100,6 +135,7 @@ class TaskWorker:
         read_payload: turns (task type, stored payload) into what the provider gets.
         slots: how many tasks are worked on at a time.
         breakers: tells of the breakers that the worker does not have itself.
+        chunks: where texts go while they are written; None: they come with the result only.
     """
 
     def __init__(
@@ -114,6 +150,7 @@ class TaskWorker:
         heartbeat_s: float = 1.0,
         drain_s: float = 4.0,
         breakers: Callable[[], tuple[Tally, ...]] = tuple,
+        chunks: Chunks | None = None,
     ) -> None:
         self._worker = worker
         self._queue = queue
@@ -125,6 +162,7 @@ class TaskWorker:
         self._heartbeat_s = heartbeat_s
         self._drain_s = drain_s
         self._breakers = breakers
+        self._chunks = chunks
         self._leaving: asyncio.Task[None] | None = None
         self._runs: dict[str, _Run] = {}
         self._timeouts: Timeouts[_Run] = Timeouts(_wind_down, _time_out)
@@ -282,7 +320,7 @@ class TaskWorker:
         grant = run.grant
         payload = self._read_payload(grant.task_type, orjson.loads(grant.payload))
         request = Request(grant.task_id, grant.task_type, payload, grant.attempt)
-        draft = _Draft()
+        draft = _Draft(writing=self._chunks.begin(grant, payload)) if self._chunks else _Draft()
         try:
             with self._back_end.used(run.call):
                 async for output in self._provider.generate(request, run.context):
@@ -291,8 +329,12 @@ class TaskWorker:
                         draft.files.append(await self._artifacts.put(grant.task_id, grant.attempt, output))
                     else:
                         draft.note(run, output)
+            if draft.result is not None:
+                await draft.writing.end()
         except ProviderUnavailable:
             return HandedBack(grant.task_id, grant.lease_token)
+        finally:
+            draft.writing.close()
         if draft.result is None:
             raise ProviderError("no_result", "the provider ended without a result", True)
         text = draft.result.text if draft.result.text is not None else "".join(draft.chunks) or None

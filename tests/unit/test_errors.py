@@ -34,6 +34,7 @@ EXAMPLES: dict[FlikError, str] = {
     errors.TooManyWebhooks("acme", 10): "acme has 10 webhooks, which is the most; delete one first",
     errors.WebhookInactive("17", "PAUSED"): "the webhook is PAUSED; PATCH its status to ACTIVE first",
     errors.TaskNotFound("17"): "no task 17",
+    errors.StreamNotFound("a:b"): "no stream a:b; it was not started, or is over",
     errors.ArtifactNotFound("it is gone"): "it is gone",
     errors.StateConflict("17", "COMPLETED", "cancelled"): "a task that is COMPLETED cannot be cancelled",
     errors.RateLimited("acme", 0.25, 300.0): "acme may send 300 tasks a second; try again in 0.25 s",

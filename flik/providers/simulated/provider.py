@@ -146,9 +146,14 @@ async def _timeline(
     doing = DOING[request.task_type]
     due: list[tuple[float, Output]] = [(step / steps, Progress(step / steps, doing)) for step in range(1, steps + 1)]
     if request.task_type == "TEXT" and work:
-        pieces = text.chunks((await asyncio.shield(work))[0].data.decode())
+        pieces = _pieces(request, (await asyncio.shield(work))[0].data.decode())
         due += [((at + 1) / (len(pieces) + 1), TextChunk(piece)) for at, piece in enumerate(pieces)]
     return sorted(due, key=lambda row: row[0])
+
+
+def _pieces(request: Request, written: str) -> list[str]:
+    """Return a text as it is streamed: a chat message by message, any other some words at a time."""
+    return written.splitlines(keepends=True) if request.payload.get("chat") else text.chunks(written)
 
 
 async def _wait(context: Context, seconds: float) -> None:
@@ -174,7 +179,11 @@ def make(request: Request, seed: int, stopped: Stopped = lambda: False) -> list[
 
 
 def _text(payload: Mapping[str, Any], seed: int) -> Artifact:
-    written = text.write(payload["prompt"], payload.get("style"), payload["max_words"], seed)
+    chat = payload.get("chat")
+    if chat:
+        written = text.messages(payload["prompt"], chat["messages"])
+    else:
+        written = text.write(payload["prompt"], payload.get("style"), payload["max_words"], seed)
     return Artifact(0, "text/plain; charset=utf-8", written.encode("utf-8", "replace"))
 
 

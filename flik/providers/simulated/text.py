@@ -172,6 +172,12 @@ def _cut(text: str, max_words: int) -> str:
     return text if len(words) <= max_words else " ".join(words[:max_words]).rstrip(",;:.") + "."
 
 
+def messages(prompt: str, how_many: int) -> str:
+    """Return the messages of a chat, one a line."""
+    about = " ".join(prompt.split())
+    return "\n".join(f"Message {number} from {about}" for number in range(how_many))
+
+
 def chunks(text: str, most: int = 40) -> list[str]:
     """Split a text into at most `most` pieces of whole words, as a model would stream it; joined they are the text."""
     words = re.findall(r"\S+\s*", text)

@@ -10,7 +10,9 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 from memory_answers import MemoryAnswers
+from memory_chunks import MemoryChunks
 from memory_identity import MemoryAudit, MemoryIdentity, MemoryKeys, MemoryTenants
+from memory_names import MemoryNames
 from memory_webhooks import MemoryWebhooks
 
 from flik.artifacts.store import open_store
@@ -29,6 +31,7 @@ from flik.pipeline.follow import Hub
 from flik.pipeline.followers import Followers
 from flik.pipeline.levels import QueueLevels
 from flik.pipeline.ports import Moved
+from flik.pipeline.streams import Streams
 from flik.pipeline.submit import Announcer, GroupCommit
 from flik.telemetry import Metrics
 
@@ -231,6 +234,8 @@ class Fakes:
     hub: Hub
     webhooks: MemoryWebhooks
     woken: list[str]
+    texts: MemoryChunks
+    names: MemoryNames
 
 
 def build(
@@ -250,6 +255,8 @@ def build(
     levels = QueueLevels(queue.load)
     by_tenant = Metrics("flik_tasks_refused")
     hub = Hub(tasks, hot)
+    texts, names = MemoryChunks(), MemoryNames(tasks.insert)
+    announcer = Announcer("us-east", queue.announce)
     hub.note_live(True)
     measured = Metrics("flik_submit_*", "flik_http_errors", "flik_result_reads", process="gateway")
     parts = Parts(
@@ -259,7 +266,7 @@ def build(
         tasks=cast(Any, tasks),
         hot=cast(Any, hot),
         queue=queue,
-        commit=GroupCommit(tasks, kept, Announcer("us-east", queue.announce)),
+        commit=GroupCommit(tasks, kept, announcer),
         artifacts=open_store("memory:///"),
         signing_key=SIGNING_KEY,
         artifact_url_ttl_s=60,
@@ -273,6 +280,8 @@ def build(
         hub=hub,
         followers=Followers(keys, most=20, most_of_key=10),
         tickets=cast(Any, TicketsFake()),
+        texts=texts,
+        streams=Streams(names, announcer),
         webhooks=cast(Any, webhooks),
         wake_courier=lambda: woken.append("courier"),
         issuer=issuer,
@@ -284,7 +293,9 @@ def build(
         yield parts
 
     app = create_app(open_parts, echo_request_id=echo_request_id, public_url=public_url, cors_origins=cors_origins)
-    return Fakes(tasks, kept, hot, queue, parts, app, identity, rate, levels, hub, webhooks, woken)
+    return Fakes(
+        tasks, kept, hot, queue, parts, app, identity, rate, levels, hub, webhooks, woken, texts, names
+    )  # fmt: skip
 
 
 def view(task: NewTask | None = None, **fields: Any) -> TaskView:

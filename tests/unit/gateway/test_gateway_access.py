@@ -23,6 +23,7 @@ from memory_webhooks import waiting
 
 import flik.gateway
 from flik.domain import key as keys
+from flik.domain.event import EndedAttempt, History
 from flik.domain.identity import Scope, TenantRecord
 from flik.domain.key import ApiKey, Kind
 from flik.domain.webhook.record import Webhook, WebhookStatus
@@ -50,6 +51,7 @@ class Row:
 READ, SUBMIT, ADMIN = Scope.READ, Scope.SUBMIT, Scope.ADMIN
 NOTHING = {"items": [], "nextCursor": None}
 NO_HOOK: dict[str, Any] = {"stranger": 404, "code": "webhook_not_found"}
+STREAM = f"/api/v1/streams/f:c?tenantId={ACME}&since=0"  # of a task that has ended
 GONE: dict[str, Any] = {"stranger": 404, "code": "task_not_found"}
 ROWS = {
     "GET /": Row(None, "/", 200),
@@ -63,6 +65,9 @@ ROWS = {
     "GET /api/v1/tasks/{task_id}": Row(READ, f"/api/v1/tasks/{DONE}", 200, **GONE),
     "GET /api/v1/tasks/{task_id}/result": Row(READ, f"/api/v1/tasks/{DONE}/result", 200, **GONE),
     "GET /api/v1/tasks/{task_id}/events": Row(READ, f"/api/v1/tasks/{DONE}/events?since=0", 200, **GONE),
+    "POST /stream": Row(SUBMIT, f"/stream?feature_id=f&chat_id=c&tenant_id={ACME}", 200, None, 403, "tenant_mismatch"),
+    "POST /api/v1/streams/{key}": Row(SUBMIT, STREAM, 200, {"prompt": "rain"}, 403, "tenant_mismatch"),
+    "GET /api/v1/streams/{key}": Row(READ, STREAM, 200, None, 404, "stream_not_found"),
     "DELETE /api/v1/tasks/{task_id}": Row(SUBMIT, f"/api/v1/tasks/{WAITING}", 200, **GONE),
     "POST /api/v1/tasks/{task_id}/cancel": Row(SUBMIT, f"/api/v1/tasks/{WAITING}/cancel", 200, **GONE),
     "POST /api/v1/tasks/{task_id}/retry": Row(SUBMIT, f"/api/v1/tasks/{FAILED}/retry", 202, **GONE),
@@ -191,6 +196,9 @@ async def fakes() -> AsyncIterator[Fakes]:
         view(task_id=DONE, **completed),
     ):
         fakes.tasks.rows[row.task_id] = row
+    ended = EndedAttempt(3, 1, "w1", "v1", now, now, "COMPLETED", None, None, None)
+    fakes.tasks.histories[DONE] = History(fakes.tasks.rows[DONE], 3, (ended,))
+    fakes.names.rows[ACME, "f:c"] = DONE
     async with fakes.app.router.lifespan_context(fakes.app):
         yield fakes
     await fakes.parts.directory.close()
@@ -308,6 +316,7 @@ async def test_operator_reaches_every_tenant(anybody: httpx.AsyncClient, name: s
 async def test_in_open_mode_any_token_opens_everything(fakes: Fakes, name: str) -> None:
     opened = gateway_parts.build(is_open=True)
     opened.tasks.rows, opened.identity.tenants = fakes.tasks.rows, fakes.identity.tenants
+    opened.tasks.histories, opened.names.rows = fakes.tasks.histories, fakes.names.rows
     opened.identity.keys |= fakes.identity.keys
     opened.webhooks.rows, opened.webhooks.sent = fakes.webhooks.rows, fakes.webhooks.sent
     async with (
