@@ -17,6 +17,7 @@ class Plan:
     batch_connections: int = 8
     warm_up_tasks: int = 2_000
     paced_requests: int = 600  # at 20 a second: 30 s
+    followers: int = 2_000
     backlog_tasks: int = 5_000
     urgent_tasks: int = 200
     urgent_rounds: int = 3
@@ -34,6 +35,7 @@ QUICK = Plan(
     load_s=3.0,
     warm_up_tasks=300,
     paced_requests=60,
+    followers=200,
     urgent_tasks=60,
     urgent_rounds=1,
     idle_s=2.0,

@@ -113,6 +113,8 @@ def started_region(
             "WORKER_CONCURRENCY": str(worker_concurrency),
             "RATE_LIMIT_REQUESTS_PER_SEC": "1000000",  # the limiter works, but never refuses
             "RATE_LIMIT_BURST": "1000000",
+            "FLIK_FOLLOWERS": "20000",
+            "FLIK_FOLLOWERS_PER_KEY": "20000",
         },
         working_dir=ROOT,
         ready_within_s=120.0,

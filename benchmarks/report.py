@@ -61,9 +61,15 @@ def _goal_row(goal: Goal, measured: Mapping[str, float]) -> tuple[str, ...]:
         _bound(goal.must, goal.must_ratio),
         _bound(goal.bold, goal.bold_ratio),
         number(value),
-        f"{goal.reached(measured)}{'' if goal.is_complete(measured) else ' (peer not measured)'}",
+        f"{_reached(goal, measured)}{'' if goal.is_complete(measured) else ' (peer not measured)'}",
         "; ".join(beside),
     )
+
+
+def _reached(goal: Goal, measured: Mapping[str, float]) -> str:
+    scaled = goal.scaled(measured)
+    here = "" if scaled is None else f"; {scaled.reached(measured)} with {number(scaled.must)} here"
+    return goal.reached(measured) + here
 
 
 def _bound(bound: float, ratio: float | None) -> str:

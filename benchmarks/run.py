@@ -22,7 +22,7 @@ from benchmarks.peers import fastapi_celery
 from benchmarks.peers.environment import EnvironmentNotMade
 from benchmarks.plan import Plan
 from benchmarks.region import Region, found_region, started_region
-from benchmarks.rows import footprint, latency, throughput, urgent
+from benchmarks.rows import following, footprint, latency, throughput, urgent
 from benchmarks.service import NotReady
 
 SLOTS = 1_024
@@ -36,6 +36,8 @@ REGION_ROWS: Mapping[str, RegionRow] = {
     "memory": footprint.measure_memory,
     "submit": latency.measure_submit,
     "settled": latency.measure_settled,
+    "live": following.measure_live,
+    "followers": following.measure_followers,
     "single": throughput.measure_single,
     "batch": throughput.measure_batch,
 }

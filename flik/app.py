@@ -26,7 +26,8 @@ from flik.domain.identity import Limits
 from flik.domain.webhook.target import read_allowed
 from flik.embedded.secret import kept_secret
 from flik.errors import SettingInvalid
-from flik.gateway.issuer import IssuerConfig, read_pem
+from flik.gateway.issuer import read_pem
+from flik.gateway.issuer_config import IssuerConfig
 from flik.pipeline.bootstrap import FILE_NAME as ADMIN_KEY_FILE
 from flik.pipeline.bootstrap import ensure_operator
 from flik.pipeline.schedule import QueuePolicy

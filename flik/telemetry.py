@@ -163,13 +163,21 @@ class Names:
         return name
 
 
-_context: contextvars.ContextVar[Mapping[str, Any] | None] = contextvars.ContextVar("flik_log_context", default=None)
+# The fields of a task, and those of the one that made it: (fields, (fields, ...)); joined when a line is written.
+_Fields = tuple[Mapping[str, Any], "_Fields | None"]
+_context: contextvars.ContextVar[_Fields | None] = contextvars.ContextVar("flik_log_context", default=None)
 
 
 def log_as(**fields: Any) -> None:
     """Add fields to every line that this asyncio task logs from now on; None values are left out."""
-    known = {name: value for name, value in fields.items() if value is not None}
-    _context.set({**(_context.get() or {}), **known})
+    _context.set((fields, _context.get()))
+
+
+def _known(context: _Fields | None) -> dict[str, Any]:
+    if context is None:
+        return {}
+    fields, outer = context
+    return {**_known(outer), **{name: value for name, value in fields.items() if value is not None}}
 
 
 _FIELDS = (
@@ -198,7 +206,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
-            **(_context.get() or {}),
+            **_known(_context.get()),
         }
         line.update({name: record.__dict__[name] for name in _FIELDS if name in record.__dict__})
         if record.exc_info:

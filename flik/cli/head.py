@@ -12,6 +12,7 @@ The node ends with this process: the kernel kills its daemons when their parent 
 
 from __future__ import annotations
 
+import ray._private.utils
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
@@ -27,6 +28,9 @@ class _Head(Node):  # type: ignore[misc]  # Ray is not typed
 
 def start_head(*, num_cpus: int, object_store_bytes: int, temp_dir: str, dashboard_port: int | None) -> str:
     """Start a head node and return its address, for `ray.init`; `dashboard_port` None: without a dashboard."""
+    # Ray would import what its dashboard needs to see whether it is there; Flik's requirements bring it, and here
+    # it would only cost 25 MB (measured 2026-11-24).
+    ray._private.utils.get_dashboard_dependency_error = lambda: None
     node = _Head(
         RayParams(
             num_cpus=num_cpus,

@@ -7,31 +7,19 @@ Flik on one machine would fight for is picked free.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 from contextlib import ExitStack
-from pathlib import Path
 
 from flik.cli import haproxy
+from flik.cli.instance import INSTANCE, instance_of
 from flik.embedded.secret import kept_secret
 from flik.errors import StartupRefused
 from flik.settings import Settings
 
-INSTANCE = "FLIK_INSTANCE"  # marks every process that belongs to one data folder
 _REPLICA_PORTS = 32
 _FIRST_REPLICA_PORT = 30_000
 _LAST_REPLICA_PORT = 39_000
-
-
-def instance_of(data_dir: Path) -> str:
-    """Return the mark of a data folder's processes."""
-    return hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
-
-
-def ray_temp_dir(data_dir: Path) -> Path:
-    """Return where Ray keeps its session: a short path, because unix sockets lie below it."""
-    return Path("/tmp") / f"flik-ray-{os.getuid()}-{instance_of(data_dir)[:8]}"  # noqa: S108 - made 0700 by the region
 
 
 def build(settings: Settings, database_url: str, redis_url: str) -> dict[str, str]:

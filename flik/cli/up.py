@@ -27,7 +27,7 @@ from rich.console import Console
 
 from flik import settings as settings_module
 from flik.cli import ray_environment
-from flik.cli.demo import run_demo
+from flik.cli.instance import INSTANCE, instance_of
 from flik.embedded import Servers
 from flik.errors import StartupRefused
 from flik.live.check import check_redis
@@ -75,6 +75,8 @@ def up(port: int | None, region: str | None, data_dir: Path | None, demo: bool, 
         if not stop.is_set():
             _announce(chosen, running, admin)
         if demo and not stop.is_set():
+            from flik.cli.demo import run_demo  # noqa: PLC0415  # the client stays in memory
+
             run_demo(_url(chosen), admin.key, chosen.data_dir / "demo", stop)
         running.keep_running(stop)
         console.print("stopping ...")
@@ -105,7 +107,7 @@ def _servers(chosen: Settings, console: Console) -> Iterator[tuple[Servers, dict
         addresses = servers.start()
     try:
         # The folder is ours now: whatever carries its mark was left behind by a run that crashed.
-        end_all(find_by_environ(ray_environment.INSTANCE, ray_environment.instance_of(chosen.data_dir)), grace_s=2.0)
+        end_all(find_by_environ(INSTANCE, instance_of(chosen.data_dir)), grace_s=2.0)
         for warning in (*check_database(addresses.database_url), *check_redis(addresses.redis_url)):
             console.print(f"warning: {warning}")
         migrate(addresses.database_url)
@@ -142,7 +144,7 @@ class Region:
         arguments = [str(self.dashboard_port)] if self.dashboard_port is not None else []
         self._stages = []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "flik.cli.region", *arguments],
+            [sys.executable, "-m", "flik.cli.region", str(self._chosen.data_dir), *arguments],
             env=self._environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -204,7 +206,7 @@ class Region:
         """
         servers = set(self._servers().values())
         ours = [child for child in psutil.Process().children() if child.pid not in servers]
-        end_all([*ours, *find_by_environ(ray_environment.INSTANCE, self._environment[ray_environment.INSTANCE])], 1.0)
+        end_all([*ours, *find_by_environ(INSTANCE, self._environment[INSTANCE])], 1.0)
         if self._process is not None:
             self._process.wait(1.0)
 

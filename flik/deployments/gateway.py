@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ray import serve
 from ray.serve import Application
@@ -22,8 +23,7 @@ from flik.artifacts.store import open_store
 from flik.domain.identity import Limits
 from flik.domain.webhook.target import Allowed
 from flik.gateway.app import create_app
-from flik.gateway.issuer import IssuerConfig
-from flik.gateway.key_set import open_issuer
+from flik.gateway.issuer_config import IssuerConfig
 from flik.gateway.parts import Parts
 from flik.live.chunks import ChunkReader
 from flik.live.feed import FeedReader
@@ -52,6 +52,9 @@ from flik.storage.tasks import TaskStore
 from flik.storage.tenants import TenantStore
 from flik.storage.webhooks import WebhookStore
 from flik.telemetry import Metrics, log_as_json
+
+if TYPE_CHECKING:
+    from flik.gateway.issuer import Issuer
 
 APP_NAME = "flik"
 _METRICS = (
@@ -121,7 +124,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     in_background = (levels, hub, feed, followers, snapshots, courier)
     loops = [asyncio.create_task(each.run(), name=type(each).__name__) for each in in_background]
     try:
-        async with open_issuer(config.issuer) as issuer:
+        async with _issuer(config.issuer) as issuer:
             yield Parts(
                 region=config.region, regions=config.regions, public_url=config.public_url, tasks=tasks, hot=hot,
                 queue=queue, commit=commit, artifacts=open_store(config.artifact_url, measured),
@@ -145,6 +148,18 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
         await directory.close()
         await hot.close()
         await database.close()
+
+
+@asynccontextmanager
+async def _issuer(config: IssuerConfig | None) -> AsyncIterator[Issuer | None]:
+    """Yield what checks an issuer's tokens; None without one, and then its libraries are not loaded."""
+    if config is None:
+        yield None
+        return
+    from flik.gateway.key_set import open_issuer  # noqa: PLC0415  # see above
+
+    async with open_issuer(config) as issuer:
+        yield issuer
 
 
 def build_asgi(config: GatewayConfig) -> ASGIApp:

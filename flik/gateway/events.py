@@ -47,6 +47,16 @@ MAX_SEQ = 2**31 - 1
 STREAM_TYPE = "text/event-stream"
 _WAIT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)s?", re.ASCII)
 _NUMBER = {"type": "integer", "minimum": 0, "maximum": MAX_SEQ}
+_STREAMED = {
+    "type": "object",
+    "description": "Each event of the stream; `data` is an EventAnswer as JSON.",
+    "properties": {
+        "event": {"type": "string"},
+        "id": {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 PARAMETERS: list[dict[str, Any]] = [
     {
         "name": "since", "in": "query", "required": False, "schema": _NUMBER,
@@ -76,7 +86,7 @@ PARAMETERS: list[dict[str, Any]] = [
     },
 ]  # fmt: skip
 FOLLOWING: dict[int | str, dict[str, Any]] = {
-    200: {"content": {STREAM_TYPE: {"schema": {"type": "string"}}}},
+    200: {"content": {STREAM_TYPE: {"schema": _STREAMED}}},
     204: {"description": "The task has ended, and its last event was seen."},
 }
 router = APIRouter(prefix="/api/v1", tags=["events"])
@@ -134,15 +144,16 @@ def _read_cursor(request: Request) -> tuple[int | None, int]:
     The header goes before the query, because browsers repeat the query when they come back.
     """
     header = request.headers.get("last-event-id")
-    if header:
-        since, point, chunk = header.partition(".")
-        return _read_number("since", since), _read_number("since", chunk) if point else -1
-    given_since, given_chunk = (request.query_params.get(name) for name in ("since", "chunk"))
-    since_number = None if given_since is None else _read_number("since", given_since)
-    return since_number, -1 if given_chunk is None else _read_number("chunk", given_chunk)
+    since, chunk = (_read_number(name, request.query_params.get(name)) for name in ("since", "chunk"))
+    if header is not None:
+        event, point, piece = header.partition(".")
+        since, chunk = _read_number("since", event), _read_number("since", piece) if point else None
+    return since, -1 if chunk is None else chunk
 
 
-def _read_number(name: str, given: str) -> int:
+def _read_number(name: str, given: str | None) -> int | None:
+    if given is None:
+        return None
     if not given.isascii() or not given.isdigit() or len(given) > 10 or int(given) > MAX_SEQ:
         raise InvalidRequest((FieldError(f"/{name}", f"must be a whole number from 0 to {MAX_SEQ:,}"),))
     return int(given)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jwt
@@ -22,23 +21,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from flik.domain.identity import Caller, Scope, is_tenant_id
+from flik.gateway.issuer_config import IssuerConfig
 
 CLOCK_SKEW_S = 5.0  # for `nbf` alone: an issuer's clock may be ahead
 MAX_SUBJECT_CHARS = 200
 _RSA_BITS = range(2_048, 8_193)  # RFC 7518, section 3.3; the upper bound is what a check may cost
 PublicKey = RSAPublicKey | EllipticCurvePublicKey
-
-
-@dataclass(frozen=True, slots=True)
-class IssuerConfig:
-    """Where keys come from (one of the two), and what tokens must say; plain values, so that it crosses Ray."""
-
-    jwks_url: str | None = None
-    public_key_pem: str | None = None
-    issuer: str | None = None
-    audience: str | None = None
-    tenant_claim: str = "tenant"
-    scopes_claim: str = "scope"
 
 
 class KeySource(Protocol):

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from flik import __version__
 from flik.errors import Unavailable
-from flik.gateway.issuer import Issuer, IssuerConfig, OneKey, PublicKey, algorithm_of, read_pem
+from flik.gateway.issuer import Issuer, OneKey, PublicKey, algorithm_of, read_pem
+from flik.gateway.issuer_config import IssuerConfig
 
 FRESH_S = 300.0
 AT_MOST_EVERY_S = 30.0
@@ -147,20 +148,18 @@ def _read_key(said: Any) -> tuple[str | None, str, PublicKey] | None:
 
 
 @asynccontextmanager
-async def open_issuer(config: IssuerConfig | None) -> AsyncIterator[Issuer | None]:
-    """Yield what checks an issuer's tokens; None when there is no issuer.
+async def open_issuer(config: IssuerConfig) -> AsyncIterator[Issuer]:
+    """Yield what checks an issuer's tokens.
 
     Raises:
         ValueError: the PEM holds no key that Flik accepts.
     """
-    if config is None:
-        yield None
-    elif config.jwks_url is None:
+    if config.jwks_url is None:
         yield Issuer(config, OneKey(read_pem(config.public_key_pem or "")))
-    else:
-        async with httpx.AsyncClient(timeout=TIMEOUT_S, headers={"User-Agent": f"flik/{__version__}"}) as http:
-            keys = KeySet(fetch_from(http, config.jwks_url))
-            try:
-                yield Issuer(config, keys)
-            finally:
-                await keys.close()
+        return
+    async with httpx.AsyncClient(timeout=TIMEOUT_S, headers={"User-Agent": f"flik/{__version__}"}) as http:
+        keys = KeySet(fetch_from(http, config.jwks_url))
+        try:
+            yield Issuer(config, keys)
+        finally:
+            await keys.close()

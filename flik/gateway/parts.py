@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
 from flik.artifacts.store import ArtifactStore
 from flik.domain.webhook.target import Allowed
-from flik.gateway.issuer import Issuer
 from flik.live.results import LiveResults
 from flik.live.snapshots import Snapshots
 from flik.live.tickets import Tickets
@@ -28,6 +28,9 @@ from flik.storage.tasks import TaskStore
 from flik.storage.tenants import TenantStore
 from flik.storage.webhooks import WebhookStore
 from flik.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from flik.gateway.issuer import Issuer  # loaded only where there is one
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
 

@@ -29,6 +29,7 @@ from flik.domain.event import Event, History, Kind, Notice, completion, log_of
 from flik.domain.position import Position, Verdict
 from flik.domain.task import Status, TaskView
 from flik.errors import FlikError, TaskNotFound, Unavailable
+from flik.pipeline.coalesce import Coalesced
 
 MAILBOX = 256
 LOOK_S = 5.0
@@ -127,9 +128,10 @@ class Hub:
     """All followers of one gateway. Not thread-safe: it lives on one event loop. `run` must run while it is used."""
 
     def __init__(self, histories: Histories, hot: HotTasks, now: Callable[[], float] = time.time) -> None:
-        self.histories = histories
-        self.hot = hot
+        self.read = Coalesced(histories.read)  # a thousand who follow one task ask for its log at one moment
+        self.completed = Coalesced(hot.get)
         self.now = now
+        self._histories = histories
         self.live = False
         self._of_task: dict[str, set[Mailbox]] = {}
         self._of_tenant: dict[str, set[Mailbox]] = {}
@@ -182,7 +184,7 @@ class Hub:
         """
         task_ids = list(self._of_task)
         for start in range(0, len(task_ids), MAX_POSITIONS):
-            positions = await self.histories.positions(task_ids[start : start + MAX_POSITIONS])
+            positions = await self._histories.positions(task_ids[start : start + MAX_POSITIONS])
             for task_id, seq in positions.items():
                 for mailbox in self._of_task.get(task_id, ()):
                     if mailbox.seq < seq:
@@ -335,7 +337,7 @@ class Following:
 
     async def _complete(self, seq: int) -> None:
         """Deliver a completed task's files and its end; they are HOT, or else in the log."""
-        task = await self._hub.hot.get(self._task_id)
+        task = await self._hub.completed(self._task_id)
         if task is None or task.status != Status.COMPLETED:
             await self._look()
             return
@@ -370,7 +372,7 @@ class Following:
         await self._give(fresh)
 
     async def _read(self) -> History:
-        history = await self._hub.histories.read(self._task_id)
+        history = await self._hub.read(self._task_id)
         if history is None:
             raise TaskNotFound(self._task_id)
         return history
@@ -404,5 +406,5 @@ class TenantFollowing:
             return Event("", 0, Kind.RESET, self._hub.now())
         event = self._mailbox.take()
         if event is not None and event.kind == Kind.COMPLETED:
-            return event._replace(task=await self._hub.hot.get(event.task_id))
+            return event._replace(task=await self._hub.completed(event.task_id))
         return event

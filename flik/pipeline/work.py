@@ -245,8 +245,11 @@ class TaskWorker:
         """Start what was granted, or hand it back if the back end went away meanwhile; a probe is for the first."""
         if call.probe and not grants:
             self._back_end.give_up(call)
+        shared: Call | None = None  # nothing changes before they run
         for index, grant in enumerate(grants):
-            answer = call if call.probe and index == 0 else self._back_end.ask()
+            answer = call if call.probe and index == 0 else shared or self._back_end.ask()
+            if isinstance(answer, Call) and not answer.probe:
+                shared = answer
             if isinstance(answer, Refused):
                 self._report(HandedBack(grant.task_id, grant.lease_token))
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -108,16 +108,17 @@ class QueueStore:
         Raises:
             Unavailable: PostgreSQL is away; some or all may have been granted.
         """
-        rows = [
-            {
-                "task_id": ticket.task_id,
-                "lease_token": token,
-                "worker_id": worker.worker_id,
-                "version": worker.version,
-            }
-            for ticket, token, worker in picks
-        ]
-        parameters = {"rows": orjson.dumps(rows).decode(), "now": now}
+        places: dict[Worker, int] = {}
+        for _, _, worker in picks:
+            places.setdefault(worker, len(places) + 1)
+        parameters = {
+            "task_ids": _array(ticket.task_id for ticket, _, _ in picks),
+            "lease_tokens": _array(token for _, token, _ in picks),
+            "places": _array(str(places[worker]) for _, _, worker in picks),
+            "worker_ids": [worker.worker_id for worker in places],
+            "versions": [worker.version for worker in places],
+            "now": now,
+        }
         return list(map(GrantedRow._make, await self._database.once(_SQL["grant_tasks"], parameters)))
 
     async def settle(self, settlements: Sequence[Settlement], now: float) -> list[Settled]:
@@ -201,6 +202,11 @@ class QueueStore:
 
 
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
+
+
+def _array(items: Iterable[str]) -> str:
+    """Return ids or numbers as PostgreSQL writes an array: psycopg takes five times as long for a list."""
+    return f"{{{','.join(items)}}}"
 
 
 def _settled(row: tuple[Any, ...]) -> Settled:

@@ -32,6 +32,8 @@ def flik(data_folder: Path) -> Iterator[RunningFlik]:
         FLIK_TENANT_WEIGHTS="heavy=3,light=1",
         FLIK_WEBHOOK_ALLOW="127.0.0.0/8",
         FLIK_WEBHOOK_HTTP="true",
+        FLIK_FOLLOWERS_PER_KEY="20000",
+        FLIK_FOLLOWERS="20000",
     ).start()
     yield running
     took_s = running.stop()

@@ -21,6 +21,7 @@ import psycopg
 import pytest
 import redis
 
+from tests.acceptance.followers import Follower
 from tests.acceptance.running import RunningFlik, eventually, task
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
@@ -82,13 +83,17 @@ def test_tasks_in_flight_survive_the_killing_of(victim: RunningFlik, part: str) 
     eventually(lambda: victim.http.get("/health").status_code == 200, within_s=30, what="health")
 
 
+def flush(victim: RunningFlik) -> None:
+    """Empty Redis."""
+    with redis.Redis(unix_socket_path=str(victim.data_dir.resolve() / "valkey" / "valkey.sock")) as connection:
+        connection.flushall()
+
+
 def test_flushing_redis_loses_nothing(victim: RunningFlik) -> None:
     ids = submit_in_flight(victim)
     eventually(lambda: count(victim, "SELECT count(*) FROM tasks WHERE status = 'COMPLETED'"), within_s=20)
 
-    with redis.Redis(unix_socket_path=str(victim.data_dir.resolve() / "valkey" / "valkey.sock")) as connection:
-        connection.flushall()
-
+    flush(victim)
     assert_each_completed_once(victim, ids)
     assert victim.get(ids[0])["result"]["text"]
 
@@ -201,3 +206,31 @@ def test_nothing_is_left_of_a_killed_flik(victim: RunningFlik) -> None:
     victim.restart()
     alive = [process for process in before if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert alive == []
+
+
+def test_followers_miss_nothing_whatever_is_cut_or_killed(victim: RunningFlik) -> None:
+    """Promise 6: each follower's events are gapless, in order, and not repeated."""
+    chance = random.Random(20261124)
+    script = {"durationS": 2.0, "progressSteps": 20, "failures": [{"code": "hiccup", "retryable": True}]}
+    task_ids = [victim.submit("TEXT", payload={"script": script}) for _ in range(10)]
+    followers = [Follower(victim, task_id, seed) for seed, task_id in enumerate(task_ids * 3)]
+    for each in followers:
+        each.start()
+    for part in ("", "valkey", "gateway", ""):
+        time.sleep(chance.uniform(0.3, 1.2))
+        if part:
+            victim.kill(part)
+        else:
+            flush(victim)
+    eventually(lambda: all_ended(victim), within_s=60, what="the end of all tasks")
+    for each in followers:
+        each.join(60)
+        assert not each.is_alive(), each.seen
+        assert each.failure is None
+    for task_id in task_ids:
+        answer = victim.http.get(f"/api/v1/tasks/{task_id}/events", params={"since": 0})
+        log = [(event["seq"], event["event"]) for event in answer.json()["events"]]
+        assert [seq for seq, _ in log] == list(range(1, len(log) + 1))
+        for each in followers:
+            if each.task_id == task_id:
+                assert [(event["seq"], event["event"]) for event in each.seen] == log

@@ -12,7 +12,7 @@ from flik import app, settings
 from flik.domain.identity import Limits
 from flik.domain.webhook.target import Allowed
 from flik.errors import SettingInvalid
-from flik.gateway.issuer import IssuerConfig
+from flik.gateway.issuer_config import IssuerConfig
 
 PEM = (
     ec.generate_private_key(ec.SECP256R1())

@@ -99,6 +99,24 @@ async def test_what_is_told_is_heard_in_order(writer: FeedWriter, listener: List
     assert count(measured, "told") == 5_000
 
 
+async def test_every_gateway_hears_what_any_region_tells(server: EmbeddedValkey, writer: FeedWriter) -> None:
+    listeners = [Listener(), Listener()]
+    readers = [FeedReader(server._url(), each.hear, each.note_live) for each in listeners]
+    running = [asyncio.create_task(reader.run()) for reader in readers]
+    other = FeedWriter(server._url()).open()
+    for each in listeners:
+        await each.until(live=True)
+    writer.tell([notice(1)])
+    other.tell([notice(2)])
+    for each in listeners:
+        await each.until(heard=2)
+        assert sorted(told.event.seq for told in each.heard) == [1, 2]
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    await other.close()
+
+
 async def test_a_killed_redis_is_noticed_and_heard_again(
     server: EmbeddedValkey, writer: FeedWriter, listener: Listener, measured: Metrics
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -135,8 +134,8 @@ async def test_a_cancel_that_waited_for_a_completion_does_not_undo_it(
 async def test_a_cancel_that_waited_for_a_grant_cancels_what_was_granted_and_closes_its_attempt(
     database_url: str, store: QueueStore, task: NewTask, database: Database
 ) -> None:
-    pick = {"task_id": task.task_id, "lease_token": str(uuid.uuid4()), "worker_id": "w1", "version": "v1"}
-    granting = {"rows": json.dumps([pick]), "now": EPOCH + 1}
+    granting = {"task_ids": f"{{{task.task_id}}}", "lease_tokens": f"{{{uuid.uuid4()}}}", "places": "{1}",
+                "worker_ids": ["w1"], "versions": ["v1"], "now": EPOCH + 1}  # fmt: skip
     found = await cancelled_during(database_url, queries.load("queue")["grant_tasks"], granting, store, task.task_id)
     assert found == (Status.PROCESSING, Ended(task.task_id, "acme", 3, 1, "w1", "v1"))
     view = await TaskStore(database, max_attempts=4).get(task.task_id)

