@@ -67,6 +67,11 @@ def write(text: str) -> None:
     click.echo(neutral(text) if sys.stdout.isatty() else text)
 
 
+def write_piece(text: str) -> None:
+    """Print a piece of text that goes on; neutral on a terminal, untouched on a pipe."""
+    click.echo(neutral(text) if sys.stdout.isatty() else text, nl=False)
+
+
 def hint(text: str) -> None:
     """Tell the person at the terminal what could come next; silent when nobody sits there."""
     if is_terminal(sys.stderr):

@@ -12,6 +12,7 @@ from flik.cli.invocation import Invocation, connected, pass_invocation
 from flik.cli.output import is_terminal
 from flik.cli.progress import Display, JsonLines, Outcome, display_for, follow
 from flik.cli.results import fetch, make_folder, write_result
+from flik.cli.watch_text import print_text
 from flik.client import ClientError, FlikClient, Task
 
 MAX_WATCHED = 200
@@ -25,9 +26,12 @@ MAX_WATCHED = 200
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Download what was made into this folder."
 )
+@click.option("--text", "as_text", is_flag=True, help="Print the text of one task as it is written, and nothing else.")
 @connected
 @pass_invocation
-def watch(invocation: Invocation, task_ids: tuple[str, ...], timeout_s: float | None, out: Path | None) -> None:
+def watch(
+    invocation: Invocation, task_ids: tuple[str, ...], timeout_s: float | None, out: Path | None, *, as_text: bool
+) -> None:
     """Follow tasks until they end.
 
     Progress bars on a terminal; on a pipe a line a change: id, status, type, detail. With
@@ -35,6 +39,10 @@ def watch(invocation: Invocation, task_ids: tuple[str, ...], timeout_s: float | 
     """
     if len(task_ids) > MAX_WATCHED:
         raise click.UsageError(f"At most {MAX_WATCHED} tasks can be watched at once.")
+    if as_text:
+        if len(task_ids) > 1 or invocation.as_json or timeout_s is not None or out is not None:
+            raise click.UsageError("--text goes with one ID and no other option.")
+        raise click.exceptions.Exit(invocation.run(lambda client: print_text(client, task_ids[0])))
     make_folder(out)
     raise click.exceptions.Exit(invocation.run(lambda client: _watch(client, invocation, task_ids, timeout_s, out)))
 

@@ -126,7 +126,7 @@ class Event:
     """One thing that happened to a task. `kind` is the server's word; `seq` None: it passes by and is not kept.
 
     `status` is the task's after it. `artifacts` are there in `artifact` and `completed`, `text` in `chunk` and
-    `completed`.
+    `completed`. `index` is the number of a chunk; after a `restart` the chunks before it do not hold.
     """
 
     kind: str
@@ -140,6 +140,7 @@ class Event:
     artifacts: tuple[Artifact, ...] = ()
     error: TaskFailure | None = None
     available_at: datetime | None = None
+    index: int | None = None
     raw: Raw = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -165,6 +166,7 @@ def read_event(raw: Any) -> Event:
         artifacts=_read_artifacts([artifact] if artifact else result.get("artifacts")),
         error=_read_failure(_child(document, "error")),
         available_at=_time(document, "availableAt"),
+        index=_integer(document, "index"),
         raw=document,
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 from flik.client.access import Access, resolve
 from flik.client.answers import (
@@ -32,7 +33,7 @@ from flik.client.answers import (
 )
 from flik.client.downloads import download
 from flik.client.failures import FlikApiError, FlikUnreachable, UnreadableAnswer, WaitTimedOut
-from flik.client.following import follow
+from flik.client.following import Place, StreamPlace, follow
 from flik.client.transport import Answer, Sleep, Transport, field_errors
 
 MAX_BATCH = 1000
@@ -176,13 +177,24 @@ class FlikClient:
         except TimeoutError:
             raise WaitTimedOut(task_id, timeout_s or 0.0, seen.task.status if seen.task else None) from None
 
-    def events(self, task_id: str, since: int = 0) -> AsyncIterator[Event]:
+    def events(self, task_id: str, since: int = 0, *, chunks: bool = False) -> AsyncIterator[Event]:
         """Yield what happens to the task, after the event number `since`, as it happens, up to its end.
 
-        A connection that breaks is made again where it broke, so no numbered event is missing or comes twice; a
-        gateway that goes away meanwhile is waited for, about half a minute.
+        With `chunks` its text comes too, as it is written; after a `restart` the chunks so far do not hold. A
+        connection that breaks is made again where it broke, so no numbered event and no chunk is missing or comes
+        twice; a gateway that goes away meanwhile is waited for, about half a minute.
         """
-        return follow(self._transport, self.access.base_url, _checked(task_id), since, self._sleep)
+        place = Place(_checked(task_id), since, chunks=chunks)
+        return follow(self._transport, self.access.base_url, place, self._sleep)
+
+    def stream(self, key: str, payload: Mapping[str, Any] | None = None) -> AsyncIterator[Event]:
+        """Yield what happens to the stream of this name, from its beginning, with its text chunk by chunk.
+
+        When there is none, it is started with `payload`, that of a TEXT task, once however many callers ask at one
+        moment; without a payload it is refused with 404.
+        """
+        place = StreamPlace(quote(key, safe=""), self.access.tenant, payload)
+        return follow(self._transport, self.access.base_url, place, self._sleep)
 
     async def cancel(self, task_id: str) -> Task:
         """Cancel the task; a finished one is refused with 409."""

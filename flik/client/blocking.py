@@ -86,6 +86,7 @@ class SyncFlikClient:
     dead_letters = _BlockingItems(FlikClient.dead_letters)
     wait = _Blocking(FlikClient.wait)
     events = _BlockingItems(FlikClient.events)
+    stream = _BlockingItems(FlikClient.stream)
     cancel = _Blocking(FlikClient.cancel)
     retry = _Blocking(FlikClient.retry)
     replay = _Blocking(FlikClient.replay)

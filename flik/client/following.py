@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from flik.client.answers import Event, read_event
 from flik.client.failures import FlikApiError, FlikUnreachable, UnreadableAnswer
 from flik.client.sse import EventTooLarge, Reader
-from flik.client.transport import Sleep, Transport
+from flik.client.transport import Asked, Sleep, Transport
 
 MAX_OUTAGES_IN_A_ROW = 10
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0
 
 
-async def follow(transport: Transport, base_url: str, task_id: str, since: int, sleep: Sleep) -> AsyncIterator[Event]:
-    """Yield what happens to a task after the event number `since`, up to its end, each numbered event once.
+class Place:
+    """Where a follower is, and what it asks for to go on: the events of a task, with its text or without."""
+
+    def __init__(self, task_id: str = "", since: int = 0, *, chunks: bool = False) -> None:
+        self._task_id = task_id
+        self._since = since
+        self._chunks = chunks
+        self._last_chunk = -1
+
+    def asks(self) -> Asked:
+        """Return what is to be asked for now."""
+        last_id = str(self._since) if self._last_chunk < 0 else f"{self._since}.{self._last_chunk}"
+        params = {"chunks": "true"} if self._chunks else {}
+        return Asked("GET", f"/api/v1/tasks/{self._task_id}/events", params, last_id=last_id)
+
+    def note(self, event: Event) -> None:
+        """Note that an event was seen."""
+        self._task_id = event.task_id or self._task_id
+        self._since = event.seq if event.seq is not None else self._since
+        self._last_chunk = event.index if event.index is not None else self._last_chunk
+
+
+class StreamPlace(Place):
+    """The same for a stream by name: started or joined at first; from then on it is a task like any other."""
+
+    def __init__(self, key: str, tenant: str, payload: Mapping[str, Any] | None) -> None:
+        super().__init__(chunks=True)
+        self._start = Asked(
+            "GET" if payload is None else "POST", f"/api/v1/streams/{key}", {"tenantId": tenant}, body=payload
+        )
+
+    def asks(self) -> Asked:
+        """Return what is to be asked for now."""
+        return super().asks() if self._task_id else self._start
+
+
+async def follow(transport: Transport, base_url: str, place: Place, sleep: Sleep) -> AsyncIterator[Event]:
+    """Yield what happens to a task, from a place on, up to its end: each numbered event and each chunk once.
 
     A connection that breaks, and a gateway that is away, are waited for: about half a minute.
 
@@ -31,13 +68,13 @@ async def follow(transport: Transport, base_url: str, task_id: str, since: int, 
         failure: FlikUnreachable | FlikApiError | None = None
         reader = Reader()
         try:
-            async with transport.events(f"/api/v1/tasks/{task_id}/events", since) as chunks:
+            async with transport.events(place.asks()) as chunks:
                 if chunks is None:  # it has ended, and its last event was seen
                     return
                 async for chunk in chunks:
                     for event in _events_of(reader, chunk, base_url):
                         outages = 0
-                        since = event.seq if event.seq is not None else since
+                        place.note(event)
                         yield event
                         if event.is_terminal:
                             return

@@ -44,6 +44,17 @@ class Answer:
     retry_after_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for a stream of events. `last_id`: after which one; None: from its beginning."""
+
+    method: str
+    path: str
+    params: Mapping[str, str]
+    body: Any = None
+    last_id: str | None = None
+
+
 class Transport:
     """A connection pool to one gateway. `sleep` and `chance` are passed in by tests."""
 
@@ -131,15 +142,16 @@ class Transport:
             raise FlikUnreachable(_origin(full_url), _reason(error)) from None
 
     @asynccontextmanager
-    async def events(self, path: str, since: int) -> AsyncIterator[AsyncIterator[bytes] | None]:
-        """Open a stream of events after the number `since`, and hand out its bytes; None when it has ended.
+    async def events(self, asked: Asked) -> AsyncIterator[AsyncIterator[bytes] | None]:
+        """Open a stream of events, and hand out its bytes; None when it has ended.
 
         Raises:
             FlikApiError, FlikUnreachable: also while the bytes come.
         """
-        request = self._request("GET", path, None, None)
+        request = self._request(asked.method, asked.path, asked.params, asked.body)
         request.headers["Accept"] = "text/event-stream"
-        request.headers["Last-Event-ID"] = str(since)
+        if asked.last_id is not None:
+            request.headers["Last-Event-ID"] = asked.last_id
         request.extensions["timeout"] = {**request.extensions["timeout"], "read": SILENCE_S}
         try:
             response = await self._http.send(request, stream=True)

@@ -52,7 +52,7 @@ _STREAMED = {
     "description": "Each event of the stream; `data` is an EventAnswer as JSON.",
     "properties": {
         "event": {"type": "string"},
-        "id": {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?$"},
+        "id": {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$"},
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
     "required": ["event", "data"],
@@ -143,17 +143,17 @@ def _read_cursor(request: Request) -> tuple[int | None, int]:
 
     The header goes before the query, because browsers repeat the query when they come back.
     """
-    given_since, given_chunk = (request.query_params.get(name) for name in ("since", "chunk"))
-    since = None if given_since is None else _read_number("since", given_since)
-    chunk = -1 if given_chunk is None else _read_number("chunk", given_chunk)
     header = request.headers.get("last-event-id")
-    if not header:
-        return since, chunk
-    seen, point, seen_chunk = header.partition(".")
-    return _read_number("since", seen), _read_number("chunk", seen_chunk) if point else -1
+    since, chunk = (_read_number(name, request.query_params.get(name)) for name in ("since", "chunk"))
+    if header is not None:
+        event, point, piece = header.partition(".")
+        since, chunk = _read_number("since", event), _read_number("since", piece) if point else None
+    return since, -1 if chunk is None else chunk
 
 
-def _read_number(name: str, given: str) -> int:
+def _read_number(name: str, given: str | None) -> int | None:
+    if given is None:
+        return None
     if not given.isascii() or not given.isdigit() or len(given) > 10 or int(given) > MAX_SEQ:
         raise InvalidRequest((FieldError(f"/{name}", f"must be a whole number from 0 to {MAX_SEQ:,}"),))
     return int(given)

@@ -57,13 +57,18 @@ _TENANT = {
     "in": "query", "required": False, "schema": schemas.TENANT_ID_SCHEMA,
     "description": "Whose stream it is; by default the key's tenant's.",
 }  # fmt: skip
-_FRAMED = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 _OF_CHAT: list[dict[str, Any]] = [
     {"name": "feature_id", "in": "query", "required": True, "schema": _NAME},
     {"name": "chat_id", "in": "query", "required": True, "schema": _NAME},
     {"name": "tenant_id", **_TENANT},
 ]
 _OF_STREAM = [each for each in events.PARAMETERS if each["name"] != "chunks"] + [{"name": "tenantId", **_TENANT}]
+_STREAMED = {
+    "type": "object",
+    "description": "Each frame of the stream; `data` is a message as JSON, or `[DONE]`.",
+    "properties": {"data": {"type": "string"}},
+    "required": ["data"],
+}
 _STARTING = (
     401, 422, 503, TenantMismatch, TenantUnknown, RateLimited, ExceedsBurst, TenantQueueFull, QueueFull,
     PriorityNotAllowed, PayloadTooLarge, TooManyFollowers,
@@ -76,7 +81,7 @@ router = APIRouter(tags=["streams"])
     "/stream",
     response_class=Response,
     responses={
-        200: {"description": "The stream.", "content": {events.STREAM_TYPE: {"schema": _FRAMED}}},
+        200: {"description": "The stream.", "content": {events.STREAM_TYPE: {"schema": _STREAMED}}},
         **problems.responses(403, *_STARTING),
     },
     openapi_extra={"parameters": _OF_CHAT},

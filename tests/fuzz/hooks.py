@@ -25,6 +25,7 @@ OWN_TENANTS = frozenset({OWNER, STRANGER})
 KNOWN_TENANTS = OWN_TENANTS | {SPARE}
 SPARE_KEY = os.environ.get("FLIK_FUZZ_SPARE_KEY", "")  # the id of a key that may be revoked
 _SUBMITS = frozenset({"submitTask", "submitBatch", "generateText", "generateImage", "generateVideo"})
+_STREAMS = frozenset({"streamChat", "startStream", "joinStream"})
 _texts = (f"{os.getpid()}-{number}" for number in count())  # no other round on the same Flik has them
 
 
@@ -81,6 +82,8 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
             _name_tenant(document, SPARE if name == "createKey" else OWNER)
     if name in _SUBMITS:
         _renew_key(case.headers)
+    if name in _STREAMS:
+        _name_tenant(case.query, OWNER)
 
 
 @schemathesis.hook

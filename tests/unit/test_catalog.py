@@ -36,6 +36,8 @@ def test_a_script_keeps_its_failures_in_order() -> None:
         ("TEXT", {"prompt": 5}, "prompt"),
         ("TEXT", {"prompt": "x", "maxWords": "9"}, "maxWords"),
         ("TEXT", {"prompt": "x", "colour": "red"}, "colour"),
+        ("TEXT", {"prompt": "x", "chat": {"featureId": "f"}}, "chat"),
+        ("TEXT", {"prompt": "x", "chat": {"featureId": "f", "chatId": ""}}, "chat"),
         ("IMAGE", {"prompt": "x", "width": 63}, "width"),
         ("IMAGE", {"prompt": "x", "outputFormat": "gif"}, "outputFormat"),
         ("IMAGE", {"prompt": "x", "seed": -1}, "seed"),

@@ -28,6 +28,10 @@ HALF = {"event": "progress", "status": "PROCESSING", "progress": 0.5, "attempt":
 DONE = {"seq": 3, "event": "completed", "status": "COMPLETED", "result": {"text": "rain", "artifacts": [{"url": "/a"}]}}
 
 
+def piece(text: str, index: int) -> dict[str, object]:
+    return {"event": "chunk", "status": "PROCESSING", "text": text, "index": index}
+
+
 async def kinds(client: FlikClient, since: int = 0) -> list[str]:
     return [event.kind async for event in client.events(ONE, since)]
 
@@ -51,6 +55,36 @@ async def test_a_connection_that_breaks_is_made_again_where_it_broke(
     assert await kinds(client) == ["queued", "processing", "progress", "completed"]
     assert [asked.headers["last-event-id"] for asked in gateway.requests] == ["0", "2", "2", "2"]
     assert pauses == [3.0, 3.0, 0.5]
+
+
+async def test_chunks_are_asked_for_and_come_once_over_connections_that_break(
+    gateway: FakeGateway, client: FlikClient
+) -> None:
+    gateway.answer_next(stream(QUEUED, RUNS, piece("ra", 0), piece("in", 1)), stream(piece("!", 2), DONE))
+    events = [event async for event in client.events(ONE, chunks=True)]
+    assert [(event.text, event.index) for event in events if event.kind == "chunk"] == [("ra", 0), ("in", 1), ("!", 2)]
+    assert [asked.query for asked in gateway.requests] == [{"chunks": "true"}] * 2
+    assert [asked.headers["last-event-id"] for asked in gateway.requests] == ["0", "2.1"]
+
+
+async def test_a_stream_is_started_by_name_and_then_followed_as_a_task(
+    gateway: FakeGateway, client: FlikClient
+) -> None:
+    gateway.answer_next(busy(), stream(QUEUED, RUNS, piece("ra", 0)), stream(piece("in", 1), DONE))
+    events = [event async for event in client.stream("a:b", {"prompt": "rain"})]
+    assert [event.kind for event in events] == ["queued", "processing", "chunk", "chunk", "completed"]
+    assert [(asked.method, asked.path) for asked in gateway.requests] == [
+        ("POST", "/api/v1/streams/a:b"), ("POST", "/api/v1/streams/a:b"), ("GET", f"/api/v1/tasks/{ONE}/events"),
+    ]  # fmt: skip
+    assert gateway.requests[0].body == {"prompt": "rain"}
+    assert gateway.requests[2].headers["last-event-id"] == "2.0"
+
+
+async def test_a_stream_without_a_payload_is_joined_only(gateway: FakeGateway, client: FlikClient) -> None:
+    gateway.answer_next(problem(404, "stream_not_found", "no stream"))
+    with pytest.raises(FlikApiError, match="no stream"):
+        [event async for event in client.stream("a:b")]
+    assert gateway.requests[0].method == "GET"
 
 
 async def test_one_that_has_seen_the_end_gets_nothing(gateway: FakeGateway, client: FlikClient) -> None:

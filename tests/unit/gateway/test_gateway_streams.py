@@ -301,7 +301,7 @@ async def test_who_comes_back_goes_on_after_its_last_chunk(
     run(fakes)
     write(fakes, "a", "b", "c")
     end(fakes, "abc")
-    streamed = await client.get(f"{EVENTS}?chunks=true", headers={"Last-Event-ID": cursor})
+    streamed = await client.get(f"{EVENTS}?chunks=true", headers={"Last-Event-ID": cursor} if cursor else {})
     shown = [json.loads(each.data).get("text") or each.name for each in messages_of(streamed.text)]
     assert shown == said
     since, _, chunk = (cursor or "0").partition(".")

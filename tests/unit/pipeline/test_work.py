@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -120,6 +120,29 @@ class ArtifactsFake:
         return stored_file(artifact.index)
 
 
+class ChunksFake:
+    """Keeps what was written of each text, and how it ended."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.gate: asyncio.Event | None = None
+
+    def begin(self, grant: Grant, payload: Mapping[str, Any]) -> ChunksFake:
+        self.written.append(f"begin {grant.task_id} {payload['prompt']}")
+        return self
+
+    def add(self, text: str) -> None:
+        self.written.append(text)
+
+    async def end(self) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        self.written.append("end")
+
+    def close(self) -> None:
+        self.written.append("close")
+
+
 def say(*texts: str) -> Script:
     async def script(request: Request, context: Context) -> AsyncIterator[Output]:
         for text in texts:
@@ -168,6 +191,7 @@ class Stage:
 
     def __init__(self, slots: int = 2, heartbeat_s: float = 0.005) -> None:
         self.queue, self.provider, self.artifacts = QueueFake(), ProviderFake(), ArtifactsFake()
+        self.chunks = ChunksFake()
         self.worker = TaskWorker(
             W1,
             self.queue,
@@ -176,6 +200,7 @@ class Stage:
             lambda task_type, payload: payload,
             slots=slots,
             heartbeat_s=heartbeat_s,
+            chunks=self.chunks,
         )
         self.run: asyncio.Task[None] | None = None
 
@@ -224,6 +249,26 @@ async def test_a_text_is_the_chunks_when_the_result_has_none(stage: Stage) -> No
     stage.queue.give(grant())
     assert await stage.outcome() == Completed("t1", "token", "hello", {}, ())
     assert stage.provider.requests == [Request("t1", "TEXT", {"prompt": "x"}, 1)]
+
+
+async def test_a_text_is_sent_on_as_it_is_written_and_is_whole_before_the_task_is(stage: Stage) -> None:
+    stage.provider.script = say("one ", "two")
+    stage.chunks.gate = asyncio.Event()
+    stage.queue.give(grant())
+    await until(lambda: len(stage.chunks.written) == 3)
+    assert stage.chunks.written == ["begin t1 x", "one ", "two"]
+    assert not stage.queue.settled
+    stage.chunks.gate.set()
+    await stage.outcome()
+    assert stage.chunks.written[3:] == ["end", "close"]
+
+
+@pytest.mark.parametrize("error", [ProviderError("boom", "", True), ProviderUnavailable("away"), ValueError("broken")])
+async def test_a_text_that_breaks_off_has_no_end(stage: Stage, error: Exception) -> None:
+    stage.provider.script = fail_with(error)
+    stage.queue.give(grant())
+    await stage.outcome()
+    assert stage.chunks.written == ["begin t1 x", "close"]
 
 
 async def test_a_provider_may_go_on_with_the_task_s_trace_and_each_attempt_has_a_span_of_its_own(stage: Stage) -> None:

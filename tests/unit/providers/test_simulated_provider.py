@@ -55,6 +55,16 @@ async def test_a_text_is_streamed_in_pieces_kept_as_a_file_and_given_as_the_resu
     assert artifact.content_type == "text/plain; charset=utf-8"
 
 
+async def test_a_chat_is_streamed_message_by_message() -> None:
+    chat = {"feature_id": "support", "chat_id": "chat-1", "messages": 20}
+    found = await outputs(request(prompt="feature support, chat chat-1", chat=chat))
+    pieces = [chunk.text for chunk in kinds(found, TextChunk)]
+    assert [piece.rstrip("\n") for piece in pieces] == [
+        f"Message {number} from feature support, chat chat-1" for number in range(20)
+    ]
+    assert found[-1].text == "".join(pieces)  # type: ignore[union-attr]
+
+
 async def test_each_picture_asked_for_is_another_one_and_the_first_does_not_depend_on_their_number() -> None:
     two = kinds(await outputs(request("IMAGE", seed=4)), Artifact)
     one = kinds(await outputs(request("IMAGE", seed=4, numOutputs=1)), Artifact)
