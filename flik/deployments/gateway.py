@@ -37,6 +37,7 @@ from flik.pipeline.collector import collect_seldom
 from flik.pipeline.deliver import Courier
 from flik.pipeline.directory import Directory
 from flik.pipeline.follow import Hub
+from flik.pipeline.follow_text import SharedTexts
 from flik.pipeline.followers import Followers
 from flik.pipeline.levels import QueueLevels
 from flik.pipeline.streams import Streams
@@ -131,8 +132,8 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
                 signing_key=config.signing_key, artifact_url_ttl_s=config.artifact_url_ttl_s, measured=measured,
                 snapshots=snapshots,
                 directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,
-                hub=hub, followers=followers, tickets=tickets, texts=texts, streams=Streams(names, announcer),
-                stream_silence_s=config.stream_silence_s,
+                hub=hub, followers=followers, tickets=tickets,
+                texts=SharedTexts(texts), streams=Streams(names, announcer), stream_silence_s=config.stream_silence_s,
                 webhooks=WebhookStore(database), webhook_targets=config.webhooks, wake_courier=courier.wake,
                 is_open=config.is_open, admission=Admission(allowances, levels, config.queue_bounds, by_tenant),
             )  # fmt: skip

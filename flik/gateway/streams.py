@@ -103,7 +103,7 @@ async def stream_chat(request: Request) -> Response:
     "/api/v1/streams/{key}",
     response_model=schemas.EventPage,
     responses={**events.FOLLOWING, **problems.responses(400, 403, 413, 415, *_STARTING)},
-    openapi_extra={**json_body(_TEXT), "parameters": _OF_STREAM},
+    openapi_extra={**json_body(_TEXT), "parameters": [each for each in _OF_STREAM if each["name"] != "ticket"]},
 )
 async def start_stream(request: Request, key: StreamKey) -> Response:
     """Start or join a stream: the events of its task, with the text chunk by chunk. The body is a TEXT task's payload.

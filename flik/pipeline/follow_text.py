@@ -13,6 +13,7 @@ from typing import Protocol
 from flik.domain.chunk import TextPosition, is_told
 from flik.domain.event import Event, Kind
 from flik.domain.position import Verdict
+from flik.pipeline.coalesce import Coalesced
 from flik.pipeline.follow import Following, Hub
 
 LOST = "chunks_lost"
@@ -23,6 +24,17 @@ class Texts(Protocol):
 
     async def read(self, task_id: str, first: int = 0) -> list[Event] | None:
         """Return the chunks of a task from number `first` on; None when they cannot be had now."""
+
+
+class SharedTexts:
+    """Texts that many read at one moment: those who are equally far are answered by one question."""
+
+    def __init__(self, texts: Texts) -> None:
+        self._read: Coalesced[tuple[str, int], list[Event] | None] = Coalesced(lambda asked: texts.read(*asked))
+
+    async def read(self, task_id: str, first: int = 0) -> list[Event] | None:
+        """Return the chunks of a task from number `first` on; None when they cannot be had now."""
+        return await self._read((task_id, first))
 
 
 class TextFollowing(Following):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -13,7 +14,7 @@ from flik.domain.chunk import Draft, event_of
 from flik.domain.event import Event, Notice
 from flik.domain.task import Completed, Failed, Grant, NewTask
 from flik.pipeline.follow import MAILBOX, Hub
-from flik.pipeline.follow_text import LOST, TextFollowing
+from flik.pipeline.follow_text import LOST, SharedTexts, TextFollowing
 
 SOON_S = 5.0
 
@@ -240,6 +241,18 @@ async def test_who_does_not_ask_for_chunks_gets_none(
         assert shown(await rest(following)) == ["completed"]  # type: ignore[arg-type]
         heard = [await all_of_tenant.next(0) for _ in range(4)]
     assert [event.kind for event in heard if event] == ["queued", "processing", "completed"]
+
+
+async def test_a_hundred_who_come_at_one_moment_ask_twice_at_most(hub: Hub, chunks: MemoryChunks, grant: Grant) -> None:
+    Writer(hub, chunks, grant.task_id).write("a", "b")
+    shared = SharedTexts(chunks)
+
+    async def follow() -> list[str]:
+        async with TextFollowing(hub, shared, grant.task_id, 2) as following:
+            return shown(await some(following, 2))
+
+    assert await asyncio.gather(*(follow() for _ in range(100))) == [["a", "b"]] * 100
+    assert len(chunks.reads) <= 2
 
 
 async def test_gathered_are_chunks_and_numbered_events(
