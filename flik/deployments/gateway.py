@@ -119,7 +119,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     followers = Followers(keys, config.followers, config.followers_per_key)
     measured["flik_followers"].set_function(lambda: len(followers))
     tickets = Tickets(config.redis_url).open()
-    feed = FeedReader(config.redis_url, hub.hear, hub.note_live)
+    feed = FeedReader(config.redis_url, hub.hear, hub.note_live, hub.is_followed)
     sender = GuardedSender(config.webhooks)
     courier = Courier(DeliveryStore(database), sender, measured=measured)
     in_background = (levels, hub, feed, followers, snapshots, courier)

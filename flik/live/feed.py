@@ -92,12 +92,20 @@ class FeedReader:
     Args:
         hear: gets the events of one message.
         note_live: is told True when everything from now on will be heard, False when something may be missed.
+        is_wanted: whether anybody follows; a message that nobody wants is not unpacked.
     """
 
-    def __init__(self, url: str, hear: Callable[[Sequence[Notice]], None], note_live: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        hear: Callable[[Sequence[Notice]], None],
+        note_live: Callable[[bool], None],
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._url = url
         self._hear = hear
         self._note_live = note_live
+        self._is_wanted = is_wanted
 
     async def run(self) -> None:
         """Listen until cancelled; a connection that breaks or falls silent is made anew."""
@@ -129,7 +137,7 @@ class FeedReader:
             pinged = False
             if message["type"] == "subscribe":
                 self._note_live(True)
-            elif message["type"] == "message":
+            elif message["type"] == "message" and self._is_wanted():
                 self._hear(unpack(message["data"]))
 
 

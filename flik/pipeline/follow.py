@@ -200,6 +200,10 @@ class Hub:
         """Follow all tasks of a tenant from now on; to be entered."""
         return TenantFollowing(self, tenant_id)
 
+    def is_followed(self) -> bool:
+        """Return whether there are any followers."""
+        return bool(self._of_task or self._of_tenant)
+
     @property
     def followers(self) -> int:
         """How many there are."""

@@ -117,6 +117,27 @@ async def test_every_gateway_hears_what_any_region_tells(server: EmbeddedValkey,
     await other.close()
 
 
+async def test_what_nobody_wants_is_not_unpacked(server: EmbeddedValkey, writer: FeedWriter) -> None:
+    listener, wanted = Listener(), [False]
+    asked = asyncio.Event()
+
+    def is_wanted() -> bool:
+        asked.set()
+        return wanted[0]
+
+    reader = FeedReader(server._url(), listener.hear, listener.note_live, is_wanted)
+    running = asyncio.create_task(reader.run())
+    await listener.until(live=True)
+    writer.tell([notice(1)])
+    await asyncio.wait_for(asked.wait(), SOON_S)
+    wanted[0] = True
+    writer.tell([notice(2)])
+    await listener.until(heard=1)
+    assert listener.heard == [notice(2)]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_killed_redis_is_noticed_and_heard_again(
     server: EmbeddedValkey, writer: FeedWriter, listener: Listener, measured: Metrics
 ) -> None:
@@ -175,7 +196,7 @@ numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 events = st.builds(
     Event, st.text(min_size=1), st.integers(0, 10**9), st.sampled_from(list(Kind)).map(str),
     st.floats(0, 1e10), st.none() | st.integers(0, 99), texts, texts, texts, numbers, texts, texts, numbers, texts,
-    st.none(), st.none(),
+    st.none(), st.none(), st.none() | st.integers(0, 10**9),
 )  # fmt: skip
 
 

@@ -231,7 +231,9 @@ async def test_while_postgresql_is_away_a_follower_waits_and_is_told_later(
 
 
 async def test_a_tenant_is_followed_across_its_tasks_and_nobody_elses(scene: Scene, hub: Hub) -> None:
+    assert not hub.is_followed()
     async with hub.follow_tenant("acme") as following:
+        assert hub.is_followed()
         ours, theirs = await scene.submit(), await scene.submit(tenant_id="other")
         await scene.settle(completed(await scene.lease_one()), completed(await scene.lease_one()))
         pump(scene, hub)
