@@ -30,6 +30,7 @@ from flik.errors import (
     PriorityNotAllowed,
     QueueFull,
     RateLimited,
+    ScopeMissing,
     StreamNotFound,
     TenantMismatch,
     TenantQueueFull,
@@ -88,7 +89,7 @@ router = APIRouter(tags=["streams"])
 )
 async def stream_chat(request: Request) -> Response:
     """Start or join a chat's stream: its messages from the first on, then `[DONE]`."""
-    caller = await authenticate(request, Scope.SUBMIT)
+    caller = await _authenticate(request)
     chat = Chat(_read_name(request, "feature_id"), _read_name(request, "chat_id"))
     tenant_id = read_tenant_id(request.query_params.get("tenant_id"), "tenant_id") or caller.tenant_id or DEMO_TENANT
     payload = {"prompt": prompt_of(chat), "chat": {"featureId": chat.feature_id, "chatId": chat.chat_id}}
@@ -110,7 +111,7 @@ async def start_stream(request: Request, key: StreamKey) -> Response:
 
     Who joins gets the stream that is there, whatever its own body says.
     """
-    caller = await authenticate(request, Scope.SUBMIT)
+    caller = await _authenticate(request)
     key, tenant_id = _read_key(key), _tenant_id(request, caller)
     document = await read_json(request)
     if not isinstance(document, dict):
@@ -134,6 +135,14 @@ async def join_stream(request: Request, key: StreamKey) -> Response:
     if task_id is None:
         raise StreamNotFound(key)
     return await events.answer(request, caller, task_id, with_text=True)
+
+
+async def _authenticate(request: Request) -> Caller:
+    """Return who starts or joins: that is a submit and a read in one."""
+    caller = await authenticate(request, Scope.SUBMIT)
+    if not caller.may(Scope.READ):
+        raise ScopeMissing(Scope.READ)
+    return caller
 
 
 async def _start_or_join(

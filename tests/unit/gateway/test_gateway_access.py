@@ -216,6 +216,12 @@ async def anybody(fakes: Fakes) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.mark.parametrize("name", ["POST /stream", "POST /api/v1/streams/{key}"])
+async def test_a_stream_takes_a_key_that_may_read_as_well(anybody: httpx.AsyncClient, name: str) -> None:
+    answer = await call(anybody, name, f"Bearer {ALL_BUT_READ}")
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+
+
 async def call(client: httpx.AsyncClient, name: str, authorization: str | None) -> httpx.Response:
     row = ROWS[name]
     headers = {} if authorization is None else {"Authorization": authorization}
