@@ -14,7 +14,8 @@ run: $(RUN_READY) ## Start Flik, make a text, a picture and a film, and go on se
 	$(BIN)/flik up --demo
 
 test: $(DEV_READY) chromium lint type ## Run every check and every test (short forms of the slow suites)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit tests/conformance tests/architecture
+	$(BIN)/python -m pytest tests/integration tests/acceptance
 
 lint: $(DEV_READY) ## Check style, security and the direction of imports
 	$(BIN)/ruff check .

@@ -17,6 +17,8 @@ from flik.domain.event import DURABLE
 from flik.domain.webhook.record import GONE, MAX_WEBHOOKS, DeliveryState, WebhookStatus
 from flik.domain.webhook.signature import key_of
 
+SOME_ID = "0199a1b2-0000-7000-8000-00000000beef"
+
 URL = "https://8.8.8.8/hook"
 HOOKS = "/api/v1/webhooks"
 
@@ -204,7 +206,7 @@ async def test_delivery_is_sent_again(fakes: Fakes, client: httpx.AsyncClient) -
     assert (answer.status_code, answer.json()["code"]) == (409, "webhook_inactive")
 
 
-@pytest.mark.parametrize("path", ["x", f"{uuid7()}x", f"{uuid7()}/deliveries/x/redeliver"])
+@pytest.mark.parametrize("path", ["x", f"{SOME_ID}x", f"{SOME_ID}/deliveries/x/redeliver"])
 async def test_what_is_no_id_is_refused_by_name(fakes: Fakes, client: httpx.AsyncClient, path: str) -> None:
     if "deliveries" in path:
         path = path.replace(path[:36], await made(client))
