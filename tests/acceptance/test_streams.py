@@ -59,13 +59,21 @@ class Reader:
 
     async def read(self, client: aiohttp.ClientSession, chat_id: str, tenant_id: str = "tests") -> list[str]:
         query = {"feature_id": "support", "chat_id": chat_id, "tenant_id": tenant_id}
+        while not await self._try(client, query):  # the limiter hears of a new or emptied Redis
+            await asyncio.sleep(0.5)
+        return self.frames
+
+    async def _try(self, client: aiohttp.ClientSession, query: dict[str, str]) -> bool:
+        """Read the stream; return False when it is to be asked for again, as a client should."""
         async with client.post("/stream", params=query) as answer:
+            if answer.status in (429, 503):
+                return False
             assert answer.status == 200, await answer.text()
             async for line in answer.content:
                 if line.startswith(b"data: "):
                     self.frames.append(line.decode().removeprefix("data: ").strip())
                     self.grew.set()
-        return self.frames
+        return True
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(SOON_S):
