@@ -12,7 +12,7 @@ from flik import errors, schemas
 from flik.domain.identity import Caller, Scope
 from flik.domain.webhook.record import Delivery, Webhook
 from flik.errors import DeliveryNotFound, FieldError, InvalidRequest, WebhookInactive, WebhookNotFound
-from flik.gateway import cursor, filters, paths, problems
+from flik.gateway import cursor, filters, pages, paths, problems
 from flik.gateway.answers import iso
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import parts_of
@@ -35,12 +35,13 @@ async def list_deliveries(request: Request, webhook_id: Uuid) -> Response:
     caller = await authenticate(request, Scope.READ)
     webhook = await find_webhook(request, caller, webhook_id)
     wanted = filters.read_filter(request.query_params, ())
-    found = await parts_of(request).webhooks.deliveries(
-        webhook.webhook_id, before_id=wanted.before_id, limit=wanted.limit + 1
+    find = parts_of(request).webhooks.deliveries
+    return await pages.answer(
+        lambda limit: find(webhook.webhook_id, before_id=wanted.before_id, limit=limit),
+        wanted.limit,
+        answer_of,
+        lambda delivery: cursor.encode(delivery.delivery_id),
     )
-    items = found[: wanted.limit]
-    following = cursor.encode(items[-1].delivery_id) if len(found) > wanted.limit else None
-    return json_response({"items": [answer_of(each) for each in items], "nextCursor": following})
 
 
 @router.post(

@@ -27,3 +27,8 @@ async def answer(
     items = found[:limit]
     following = cursor_after(items[-1]) if len(found) > limit else None
     return json_response({"items": [show(item) for item in items], "nextCursor": following})
+
+
+def nothing() -> Response:
+    """Answer a list in which there can be nothing for the caller."""
+    return json_response({"items": [], "nextCursor": None})

@@ -44,7 +44,7 @@ async def list_tasks(request: Request) -> Response:
 async def page(request: Request, wanted: TaskFilter | None) -> Response:
     """Answer one page of tasks; an empty one for None."""
     if wanted is None:
-        return json_response({"items": [], "nextCursor": None})
+        return pages.nothing()
     find = parts_of(request).tasks.find
     return await pages.answer(
         lambda limit: find(replace(wanted, limit=limit)),

@@ -22,7 +22,7 @@ from flik.domain.webhook import signature
 from flik.domain.webhook.record import MAX_WEBHOOKS, OLD_SECRET_S, Webhook, WebhookStatus
 from flik.domain.webhook.target import Refused
 from flik.errors import FieldError, InvalidRequest, TooManyWebhooks, WebhookInactive, WebhookNotFound
-from flik.gateway import cursor, deliveries, filters, problems
+from flik.gateway import cursor, deliveries, filters, pages, problems
 from flik.gateway.answers import iso
 from flik.gateway.body import read_json, read_model
 from flik.gateway.deliveries import CHANGE_PROBLEMS, OF_ONE, find_webhook
@@ -78,13 +78,14 @@ async def list_webhooks(request: Request) -> Response:
     wanted = filters.read_filter(request.query_params, _FILTERS)
     reached = caller.narrow(TaskFilter(tenant_id=wanted.tenant_id))
     if reached is None:
-        return json_response({"items": [], "nextCursor": None})
-    found = await parts_of(request).webhooks.find(
-        tenant_id=reached.tenant_id, before_id=wanted.before_id, limit=wanted.limit + 1
+        return pages.nothing()
+    find = parts_of(request).webhooks.find
+    return await pages.answer(
+        lambda limit: find(tenant_id=reached.tenant_id, before_id=wanted.before_id, limit=limit),
+        wanted.limit,
+        _answer,
+        lambda webhook: cursor.encode(webhook.webhook_id),
     )
-    items = found[: wanted.limit]
-    following = cursor.encode(items[-1].webhook_id) if len(found) > wanted.limit else None
-    return json_response({"items": [_answer(each) for each in items], "nextCursor": following})
 
 
 @router.get("/webhooks/{webhook_id}", response_model=schemas.WebhookAnswer, responses=OF_ONE)
