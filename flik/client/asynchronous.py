@@ -34,6 +34,7 @@ from flik.client.answers import (
 from flik.client.downloads import download
 from flik.client.failures import FlikApiError, FlikUnreachable, UnreadableAnswer, WaitTimedOut
 from flik.client.following import Place, StreamPlace, follow
+from flik.client.patience import MAX_OUTAGES_IN_A_ROW, passes
 from flik.client.transport import Answer, Sleep, Transport, field_errors
 
 MAX_BATCH = 1000
@@ -42,7 +43,6 @@ FIRST_LOOK_S = 0.1
 LONGEST_LOOK_S = 1.0
 LONGEST_ASKED_S = 30.0
 LONGEST_HELD_S = 20  # below the timeout of a try
-MAX_OUTAGES_IN_A_ROW = 10  # each is several tries: about 25 s without a gateway
 
 _NO_EVENTS = frozenset({404, 405, 406, 429, 501})
 T = TypeVar("T")
@@ -272,7 +272,7 @@ class FlikClient:
                 task, asked_s = await self._look(task_id, wait_s=LONGEST_HELD_S)
             except (FlikUnreachable, FlikApiError) as error:
                 outages += 1
-                if seen.task is None or outages > MAX_OUTAGES_IN_A_ROW or not _passes(error):
+                if seen.task is None or outages > MAX_OUTAGES_IN_A_ROW or not passes(error):
                     raise
             else:
                 outages = 0
@@ -348,11 +348,6 @@ def _checked(task_id: str) -> str:
     if not TASK_ID.fullmatch(task_id):
         raise ValueError(f"{task_id!r} is not a task id")
     return task_id
-
-
-def _passes(error: FlikUnreachable | FlikApiError) -> bool:
-    """Tell whether the failure is one that a restart or less load ends."""
-    return isinstance(error, FlikUnreachable) or error.status in (429, 502, 503, 504)
 
 
 def _filters(

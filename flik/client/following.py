@@ -8,10 +8,10 @@ from typing import Any
 
 from flik.client.answers import Event, read_event
 from flik.client.failures import FlikApiError, FlikUnreachable, UnreadableAnswer
+from flik.client.patience import MAX_OUTAGES_IN_A_ROW, passes
 from flik.client.sse import EventTooLarge, Reader
 from flik.client.transport import Asked, Sleep, Transport
 
-MAX_OUTAGES_IN_A_ROW = 10
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0
 
@@ -63,7 +63,6 @@ async def follow(transport: Transport, base_url: str, place: Place, sleep: Sleep
         UnreadableAnswer: what it sends is not Flik's.
     """
     outages = 0
-    reader = Reader()
     while True:
         failure: FlikUnreachable | FlikApiError | None = None
         reader = Reader()
@@ -79,7 +78,7 @@ async def follow(transport: Transport, base_url: str, place: Place, sleep: Sleep
                         if event.is_terminal:
                             return
         except (FlikUnreachable, FlikApiError) as error:
-            if isinstance(error, FlikApiError) and error.status not in (429, 502, 503, 504):
+            if not passes(error):
                 raise
             failure = error
         outages += 1

@@ -11,7 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from flik.client.failures import FlikApiError, FlikUnreachable
+
 READS = frozenset({"GET", "HEAD"})
+MAX_OUTAGES_IN_A_ROW = 10  # of what is followed or waited for: half a minute without a gateway
 
 
 class Mishap(Enum):
@@ -49,3 +52,8 @@ class Patience:
             return None
         backoff_s = min(self.longest_s, self.first_s * 2.0 ** (tries_made - 1))
         return max(backoff_s, asked_s or 0) * (1 + chance / 4)
+
+
+def passes(error: FlikUnreachable | FlikApiError) -> bool:
+    """Tell whether the failure is one that a restart or less load ends."""
+    return isinstance(error, FlikUnreachable) or error.status in (429, 502, 503, 504)
