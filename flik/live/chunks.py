@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from flik.domain import chat as chats
@@ -45,6 +44,7 @@ from flik.domain.task import Grant, Worker
 from flik.errors import Unavailable
 from flik.guard import Guard
 from flik.live import keys
+from flik.live.connect import connect
 from flik.live.feed import pack
 from flik.live.results import BREAKER, verdict_of
 from flik.telemetry import Metrics
@@ -95,7 +95,7 @@ class ChunkWriter:
     def __init__(self, url: str, worker: Worker, *, ttl_s: int, measured: Metrics | None = None) -> None:
         self._worker = worker
         self._ttl_s = ttl_s
-        self._redis = Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
+        self._redis = connect(url)
         self._script = ""  # its digest, when the server has it
         self._guard = Guard("redis", self._answer, BREAKER, verdict_of=verdict_of, measured=measured)
         self._waiting: dict[Writing, None] = {}
@@ -218,7 +218,7 @@ class ChunkReader:
     """Reads the streams of texts."""
 
     def __init__(self, url: str, *, measured: Metrics | None = None) -> None:
-        self._redis = Redis.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0)
+        self._redis = connect(url)
         self._guard = Guard("redis", self._answer, BREAKER, verdict_of=verdict_of, measured=measured)
 
     async def close(self) -> None:

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from flik.domain.event import Event, Notice
 from flik.live import keys
+from flik.live.connect import connect
 from flik.telemetry import Metrics
 
 MAX_MESSAGE = 2_000  # events in one message
@@ -60,7 +61,7 @@ class FeedWriter:
         self._wanted.set()
 
     async def _run(self) -> None:
-        redis = Redis.from_url(self._url, socket_timeout=1.0, socket_connect_timeout=1.0)
+        redis = connect(self._url)
         try:
             while True:
                 await self._wanted.wait()
@@ -110,7 +111,7 @@ class FeedReader:
     async def run(self) -> None:
         """Listen until cancelled; a connection that breaks or falls silent is made anew."""
         while True:
-            redis = Redis.from_url(self._url, socket_timeout=PING_S, socket_connect_timeout=PING_S)
+            redis = connect(self._url)
             pubsub = redis.pubsub()
             try:
                 await self._listen(pubsub)

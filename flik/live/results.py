@@ -21,6 +21,7 @@ from flik.domain.task import StoredArtifact, TaskView
 from flik.errors import Unavailable
 from flik.guard import Guard
 from flik.live import keys
+from flik.live.connect import connect
 from flik.telemetry import Metrics
 
 # What Redis cannot say PostgreSQL says, so one failure is enough.
@@ -44,7 +45,7 @@ class LiveResults:
 
     def open(self) -> Self:
         """Prepare to connect; the first command does."""
-        self._redis = Redis.from_url(self._url, socket_timeout=1.0, socket_connect_timeout=1.0)
+        self._redis = connect(self._url)
         self._set_all = self._redis.register_script(_SET_ALL)
         return self
 

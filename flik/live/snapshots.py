@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from flik.errors import Unavailable
 from flik.live import keys
+from flik.live.connect import connect
 
 EVERY_S = 5.0
 KEPT_S = 3 * EVERY_S
@@ -46,7 +47,7 @@ class Snapshots:
 
     def open(self) -> Self:
         """Prepare to connect; the first command does."""
-        self._redis = Redis.from_url(self._url, socket_timeout=1.0, socket_connect_timeout=1.0)
+        self._redis = connect(self._url)
         return self
 
     async def close(self) -> None:

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from flik.domain.identity import Caller, Scope
 from flik.errors import Unavailable
 from flik.live import keys
+from flik.live.connect import connect
 
 TTL_S = 30
 _STARTS_WITH = "flik_ticket_"
@@ -34,7 +35,7 @@ class Tickets:
 
     def open(self) -> Self:
         """Prepare to connect; the first command does."""
-        self._redis = Redis.from_url(self._url, socket_timeout=1.0, socket_connect_timeout=1.0)
+        self._redis = connect(self._url)
         return self
 
     async def close(self) -> None:
