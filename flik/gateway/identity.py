@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection, Request
 
 from flik.domain.identity import ANYONE, Caller, Scope, Tenant
 from flik.domain.key import STARTS_WITH
-from flik.errors import ScopeMissing, TenantMismatch, TenantUnknown, Unauthenticated
+from flik.errors import FieldError, InvalidRequest, ScopeMissing, TenantMismatch, TenantUnknown, Unauthenticated
 from flik.gateway.parts import Parts, parts_of
 
 MAX_TOKEN_CHARS = 4_096
@@ -67,6 +67,18 @@ async def tenant_of(request: Request, caller: Caller, tenant_id: str) -> Tenant:
     if parts.is_open:
         return Tenant(tenant_id, limits=parts.directory.defaults)
     raise TenantUnknown(tenant_id)
+
+
+def named_tenant(caller: Caller, tenant_id: str | None, pointer: str = "") -> str:
+    """Return the tenant that a request names, or else the caller's; `pointer` is where its object stands in the body.
+
+    Raises:
+        InvalidRequest: it names none, and the caller belongs to none.
+    """
+    found = tenant_id or caller.tenant_id
+    if found is None:
+        raise InvalidRequest((FieldError(f"{pointer}/tenantId", "is required, as the key belongs to no tenant"),))
+    return found
 
 
 def bearer_token(request: HTTPConnection) -> str:

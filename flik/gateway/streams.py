@@ -43,7 +43,7 @@ from flik.gateway.chat_frames import ChatFrames
 from flik.gateway.events import EventStream
 from flik.gateway.filters import read_tenant_id
 from flik.gateway.following import authenticate_follower, followed
-from flik.gateway.identity import authenticate, tenant_of
+from flik.gateway.identity import authenticate, named_tenant, tenant_of
 from flik.gateway.parts import parts_of
 from flik.gateway.responses import json_body
 from flik.gateway.submit import origin_of, read_task
@@ -176,7 +176,4 @@ def _read_name(request: Request, name: str) -> str:
 
 
 def _tenant_id(request: Request, caller: Caller) -> str:
-    tenant_id = read_tenant_id(request.query_params.get("tenantId"), "tenantId") or caller.tenant_id
-    if tenant_id is None:
-        raise InvalidRequest((FieldError("/tenantId", "is required, as the key belongs to no tenant"),))
-    return tenant_id
+    return named_tenant(caller, read_tenant_id(request.query_params.get("tenantId"), "tenantId"))

@@ -28,7 +28,7 @@ from flik.domain.task import NewTask
 from flik.errors import FieldError, FlikError, InvalidRequest, RequestError, Unauthenticated, Unavailable
 from flik.gateway import answers, door, filters, headers, idempotency, prefer, problems
 from flik.gateway.body import escape, read_json, read_model
-from flik.gateway.identity import authenticate, tenant_of
+from flik.gateway.identity import authenticate, named_tenant, tenant_of
 from flik.gateway.parts import Parts, base_url, parts_of
 from flik.gateway.responses import json_body, json_response
 from flik.gateway.tasks import answers_for
@@ -224,9 +224,7 @@ def read_task(document: Any, caller: Caller, origin: Origin, parts: Parts, point
     if not isinstance(document, dict):
         raise InvalidRequest((FieldError(pointer, "must be an object"),))
     wanted = read_model(schemas.TaskRequest, document, pointer)
-    tenant_id = wanted.tenant_id or caller.tenant_id
-    if tenant_id is None:
-        raise InvalidRequest((FieldError(f"{pointer}/tenantId", "is required, as the key belongs to no tenant"),))
+    tenant_id = named_tenant(caller, wanted.tenant_id, pointer)
     filters.require_known_type(wanted.task_type, pointer)
     payload = orjson.dumps(wanted.payload)
     if len(payload) > MAX_PAYLOAD_BYTES:

@@ -26,7 +26,7 @@ from flik.gateway import cursor, deliveries, filters, pages, problems
 from flik.gateway.answers import iso
 from flik.gateway.body import read_json, read_model
 from flik.gateway.deliveries import CHANGE_PROBLEMS, OF_ONE, find_webhook
-from flik.gateway.identity import authenticate, tenant_of
+from flik.gateway.identity import authenticate, named_tenant, tenant_of
 from flik.gateway.parts import base_url, parts_of
 from flik.gateway.paths import Uuid
 from flik.gateway.responses import json_body, json_response
@@ -52,9 +52,7 @@ async def create_webhook(request: Request) -> Response:
     """Make a webhook; `secret` in the answer is what its messages are signed with, and is shown this once."""
     caller = await authenticate(request, Scope.SUBMIT)
     wanted = read_model(schemas.NewWebhook, await read_json(request))
-    tenant_id = wanted.tenant_id or caller.tenant_id
-    if tenant_id is None:
-        raise InvalidRequest((FieldError("/tenantId", "is required, as this caller belongs to no tenant"),))
+    tenant_id = named_tenant(caller, wanted.tenant_id)
     await tenant_of(request, caller, tenant_id)
     url, now = await _usable(request, wanted.url), time.time()
     secret = signature.make_secret(secrets.token_bytes(signature.RANDOM_BYTES))
