@@ -73,9 +73,10 @@ class Granting:
 
     async def step(self) -> bool:
         """Grant what waits to whoever waits for it, in one transaction; return whether there was anything to grant."""
-        picks = self._deal()
+        now = round(self._now(), 6)  # as PostgreSQL keeps it; what is due is what is due by this
+        picks = self._deal(now)
         if picks:
-            await self._grant(picks)
+            await self._grant(picks, now)
         return bool(picks)
 
     def note_cancelled(self, task_id: str) -> None:
@@ -88,12 +89,12 @@ class Granting:
         at = self._waiting.next_at()
         return 1.0 if at is None else min(1.0, at - self._now())
 
-    def _deal(self) -> list[Pick]:
+    def _deal(self, now: float) -> list[Pick]:
         picks: list[Pick] = []
         for task_type in self._types_in_turn():
             slots = self._roster.open_slots(task_type)
             wanted = min(MAX_GRANTS, sum(count for _, count in slots))
-            tickets = self._waiting.take(task_type, wanted) if wanted > 0 else []
+            tickets = self._waiting.take(task_type, wanted, now) if wanted > 0 else []
             picks += [(ticket, str(uuid4()), worker) for ticket, worker in zip(tickets, in_turn(slots), strict=False)]
         return picks
 
@@ -103,9 +104,8 @@ class Granting:
         self._first = (self._first + 1) % len(types)
         return types[self._first :] + types[: self._first]
 
-    async def _grant(self, picks: list[Pick]) -> None:
+    async def _grant(self, picks: list[Pick], now: float) -> None:
         waiters = self._call({worker.worker_id for _, _, worker in picks})
-        now = round(self._now(), 6)  # as PostgreSQL keeps it
         try:
             with self._measures["flik_grant_seconds"].time():
                 rows = await self._store.grant(picks, now)

@@ -53,9 +53,9 @@ class Waiting:
             if self.windows[ticket.task_type].admits(ticket, counted=counted) and lane.add(ticket, now):
                 self._grant_wanted.set()
 
-    def take(self, task_type: str, limit: int) -> list[Ticket]:
-        """Remove and return the next tickets of a type; `end_grant` must follow for each."""
-        tickets = self.lanes[task_type].take(limit, self._now(), self._spare() if self._limits.caps else None)
+    def take(self, task_type: str, limit: int, now: float) -> list[Ticket]:
+        """Remove and return the next tickets of a type that are due; `end_grant` must follow for each."""
+        tickets = self.lanes[task_type].take(limit, now, self._spare() if self._limits.caps else None)
         if tickets:
             self.windows[task_type].left_together(tickets)
             self.in_grant.update((ticket.task_id, ticket.tenant_id) for ticket in tickets)
