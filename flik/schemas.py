@@ -137,10 +137,12 @@ class NewKey(_Request):
     kind: Literal["live", "test"] = "live"
 
 
-EventKind = Literal["queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired"]
+EventKind = Literal[
+    "pending", "queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired"
+]
 EventKinds = Annotated[
     list[EventKind],
-    Field(min_length=1, max_length=8, description="What it wants to hear of."),
+    Field(min_length=1, max_length=9, description="What it wants to hear of."),
 ]
 WebhookUrl = Annotated[
     str,
@@ -258,8 +260,8 @@ class EventAnswer(_Wire):
     task_id: str | None = None
     seq: int | None = None
     event: Literal[
-        "queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired", "progress",
-        "chunk", "restart", "reset", "delayed", "live",
+        "pending", "queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired",
+        "progress", "chunk", "restart", "reset", "delayed", "live",
     ]  # fmt: skip
     status: str | None = None
     timestamp: datetime

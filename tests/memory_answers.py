@@ -9,14 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
+from flik.domain.dag.graph import NewDag
 from flik.domain.idempotency import Kept, Keyed, Place
 from flik.domain.task import NewTask
 
 
 class MemoryAnswers:
-    """`insert_tasks` stores the tasks of the submissions whose key is free."""
+    """`insert_tasks` stores the tasks of the submissions whose key is free, `put_dag` a dag with its own."""
 
-    def __init__(self, insert_tasks: Callable[[Sequence[NewTask]], Awaitable[None]], *, ttl_s: float = 86_400) -> None:
+    def __init__(
+        self,
+        insert_tasks: Callable[[Sequence[NewTask]], Awaitable[None]],
+        *,
+        ttl_s: float = 86_400,
+        put_dag: Callable[[NewDag], None] = lambda dag: None,
+    ) -> None:
         self.rows: dict[Place, tuple[str, Kept]] = {}
         self.batches: list[list[Keyed]] = []
         self.looked_up: list[list[Place]] = []
@@ -27,6 +34,7 @@ class MemoryAnswers:
         self.arrived = asyncio.Event()
         self._insert_tasks = insert_tasks
         self._ttl_s = ttl_s
+        self._put_dag = put_dag
 
     async def insert(self, submissions: Sequence[Keyed]) -> frozenset[str]:
         self.batches.append(list(submissions))
@@ -36,7 +44,10 @@ class MemoryAnswers:
         await self.open.wait()
         _raise_next(self.before)
         won = [each for each in submissions if self._may_take(each)]
-        await self._insert_tasks([task for each in won for task in each.tasks])
+        await self._insert_tasks([task for each in won if each.dag is None for task in each.tasks])
+        for each in won:
+            if each.dag is not None:
+                self._put_dag(each.dag)
         for each in won:
             kept = Kept(each.asked.fingerprint, each.asked.asked_at + self._ttl_s, each.answer)
             self.rows[each.asked.place] = (each.submission_id, kept)

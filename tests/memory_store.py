@@ -9,13 +9,28 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
+from memory_dags import MemoryDags
+
+from flik.domain.dag.progress import DagStatus
 from flik.domain.event import EndedAttempt, History, Round
-from flik.domain.task import TERMINAL, DeadLetter, NewTask, Status, StoredArtifact, TaskFilter, TaskView, Ticket, Worker
+from flik.domain.task import (
+    TERMINAL,
+    DeadLetter,
+    NewTask,
+    Requeued,
+    Status,
+    StoredArtifact,
+    TaskFilter,
+    TaskView,
+    Ticket,
+    Worker,
+)
 from flik.errors import Unavailable
-from flik.storage.queue import Ended, GrantedRow, Requeued, RunningRow, Settled, Settlement
+from flik.storage.dags import Advanced
+from flik.storage.queue import Cancelled, Ended, GrantedRow, RunningRow, Settled, Settlement
 from flik.storage.tasks import first_id_at
 
 
@@ -41,6 +56,7 @@ class Row:
     seq: int = 1
     ended: list[EndedAttempt] = field(default_factory=list)
     rounds: list[Round] = field(default_factory=list)
+    released_at: float | None = None
 
     def end_attempt(self, token: str, outcome: str, now: float, *, attempt: int) -> None:
         """Note how an attempt ended, with the number that `seq` is now."""
@@ -80,7 +96,7 @@ class Row:
             task.task_id, task.tenant_id, task.task_type, task.priority, task.region, self.status.value, self.attempt,
             self.max_attempts, task.created_at, self.available_at, self.start_deadline_at, self.started_at,
             self.completed_at, worker.worker_id if worker else None, worker.version if worker else None,
-            self.error_code, self.error_message, task.request_id,
+            self.error_code, self.error_message, task.request_id, task.dag_id,
         )  # fmt: skip
 
     def check(self) -> None:
@@ -97,6 +113,7 @@ class MemoryStore:
 
     def __init__(self, region: str = "us-east", *, max_attempts: int = 4) -> None:
         self.rows: dict[str, Row] = {}
+        self.dags = MemoryDags(self.rows, self._add, self._whole)
         self.calls: Counter[str] = Counter()
         self.fail_before: set[str] = set()  # these calls raise and do nothing; "*" for all
         self.fail_after: set[str] = set()  # these calls take effect and raise
@@ -111,11 +128,13 @@ class MemoryStore:
     async def insert(self, tasks: Sequence[NewTask]) -> None:
         await self._enter("insert")
         for task in tasks:
-            if task.task_id not in self.rows:
-                self.rows[task.task_id] = Row(
-                    task, self._max_attempts, Status.QUEUED, task.created_at, task.start_deadline_at
-                )
+            self._add(task)
         await self._leave("insert")
+
+    def _add(self, task: NewTask) -> Row:
+        status = Status.PENDING if task.waits else Status.QUEUED
+        row = Row(task, task.max_attempts or self._max_attempts, status, task.created_at, task.start_deadline_at)
+        return self.rows.setdefault(task.task_id, row)
 
     async def get(self, task_id: str) -> TaskView | None:
         row = self.rows.get(task_id)
@@ -127,7 +146,9 @@ class MemoryStore:
 
     async def dead_letters(self, wanted: TaskFilter) -> list[DeadLetter]:
         wanted = replace(wanted, status="FAILED")
-        found = sorted((row for row in self.rows.values() if _matches(row, wanted)), key=_id)[: wanted.limit]
+        found = sorted(
+            (row for row in self.rows.values() if _matches(row, wanted) and row.task.dag_id is None), key=_id
+        )[: wanted.limit]
         return [DeadLetter(_id(row), row.task.tenant_id, row.task.task_type, row.task.priority) for row in found]
 
     # ---- HistoryStore
@@ -140,7 +161,7 @@ class MemoryStore:
         return history
 
     def history(self, row: Row) -> History:
-        return History(self._whole(row), row.seq, list(row.ended), list(row.rounds))
+        return History(self._whole(row), row.seq, list(row.ended), list(row.rounds), row.task.waits, row.released_at)
 
     async def positions(self, task_ids: Sequence[str]) -> dict[str, int]:
         await self._enter("positions")
@@ -160,12 +181,36 @@ class MemoryStore:
                 row.attempt += 1
                 row.seq += 1
                 row.check()
-                granted.append(_granted(row, token))
+                granted.append(_granted(row, token)._replace(outputs=self._outputs(row)))
         await self._leave("grant")
         return granted
 
+    def _outputs(self, row: Row) -> str | None:
+        if row.task.dag_id is None:
+            return None
+        dag = self.dags.dags[row.task.dag_id]
+        step = dag.dag.steps[dag.task_ids.index(row.task.task_id)]
+        parents = [(dag.dag.steps[place].step_id, self.rows[dag.task_ids[place]]) for place in step.parents]
+        if not parents:
+            return None
+        return json.dumps(
+            [
+                {
+                    "step_id": step_id,
+                    **json.loads(parent.result or "{}"),
+                    "artifacts": [asdict(a) for a in parent.artifacts],
+                }
+                for step_id, parent in parents
+            ]
+        )
+
     async def settle(self, settlements: Sequence[Settlement], now: float) -> list[Settled]:
         await self._enter("settle")
+        moved = self._settle(settlements, now)
+        await self._leave("settle")
+        return moved
+
+    def _settle(self, settlements: Sequence[Settlement], now: float) -> list[Settled]:
         if any("\\u0000" in (s.result or "") or "\0" in (s.error_message or "") for s in settlements):
             raise ValueError("unsupported Unicode escape sequence")
         moved = []
@@ -174,18 +219,65 @@ class MemoryStore:
             if row and row.status is Status.PROCESSING and row.lease_token == s.lease_token:
                 _settle(row, s, now)
                 moved.append(_settled(row))
-        await self._leave("settle")
         return moved
+
+    async def dags_of(self, task_ids: Sequence[str]) -> set[str]:
+        await self._enter("dags_of")
+        found = {self.rows[task_id].task.dag_id for task_id in task_ids if task_id in self.rows}
+        await self._leave("dags_of")
+        return {dag_id for dag_id in found if dag_id is not None}
+
+    async def settle_steps(
+        self, settlements: Sequence[Settlement], now: float, dag_ids: Collection[str]
+    ) -> tuple[list[Settled], Advanced]:
+        await self._enter("settle")
+        moved = self._settle(settlements, now)
+        advanced = self.dags.advance(list(dag_ids), now)
+        await self._leave("settle")
+        return moved, advanced
 
     async def cancel(self, task_id: str, now: float) -> tuple[Status, Ended | None] | None:
         await self._enter("cancel")
-        row = self.rows.get(task_id)
-        found: tuple[Status, Ended | None] | None = None
-        if row:
-            found = (row.status, None)
-            if row.status not in TERMINAL:
-                found = (row.status, row.end(Status.CANCELLED, now))
+        found = self._cancel(task_id, now)
         await self._leave("cancel")
+        return found
+
+    def _cancel(self, task_id: str, now: float) -> tuple[Status, Ended | None] | None:
+        row = self.rows.get(task_id)
+        if row is None:
+            return None
+        before = row.status
+        return before, None if before in TERMINAL else row.end(Status.CANCELLED, now)
+
+    async def cancel_step(
+        self, task_id: str, now: float, dag_ids: Collection[str]
+    ) -> tuple[tuple[Status, Ended | None] | None, Advanced]:
+        await self._enter("cancel")
+        found = self._cancel(task_id, now)
+        advanced = self.dags.advance(list(dag_ids), now)
+        await self._leave("cancel")
+        return found, advanced
+
+    async def cancel_dag(self, dag_id: str, now: float) -> tuple[DagStatus, Cancelled | None] | None:
+        await self._enter("cancel_dag")
+        dag = self.dags.dags.get(dag_id)
+        found: tuple[DagStatus, Cancelled | None] | None = None
+        if dag:
+            before, cancelled = dag.status, None
+            if before is DagStatus.RUNNING:
+                ended = [row.end(Status.CANCELLED, now) for row in self.dags.open_steps(dag_id)]
+                cancelled = Cancelled(ended, self.dags.advance([dag_id], now, cancelled=True))
+            found = (before, cancelled)
+        await self._leave("cancel_dag")
+        return found
+
+    async def resume_dag(self, dag_id: str, now: float) -> tuple[DagStatus, Sequence[Requeued]] | None:
+        await self._enter("resume_dag")
+        dag = self.dags.dags.get(dag_id)
+        found: tuple[DagStatus, Sequence[Requeued]] | None = None
+        if dag:
+            found = (dag.status, self.dags.resume(dag_id, now) if dag.status is DagStatus.FAILED else ())
+        await self._leave("resume_dag")
         return found
 
     async def retry(self, task_id: str, attempts: int, now: float) -> tuple[Status, Requeued | None] | None:
@@ -193,23 +285,42 @@ class MemoryStore:
         row = self.rows.get(task_id)
         found = None
         if row:
-            found = (row.status, _requeue(row, attempts, now) if row.status is Status.FAILED else None)
+            retried = row.status is Status.FAILED and row.task.dag_id is None
+            found = (row.status, _requeue(row, attempts, now) if retried else None)
         await self._leave("retry")
         return found
 
     async def replay(self, task_ids: Sequence[str], attempts: int, now: float) -> list[Requeued]:
         await self._enter("replay")
         found = [self.rows[task_id] for task_id in dict.fromkeys(task_ids) if task_id in self.rows]
-        tickets = [_requeue(row, attempts, now) for row in found if row.status is Status.FAILED]
+        tickets = [
+            _requeue(row, attempts, now) for row in found if row.status is Status.FAILED and row.task.dag_id is None
+        ]
         await self._leave("replay")
         return tickets
 
     async def expire(self, limit: int, now: float) -> list[Ended]:
         await self._enter("expire")
-        found = sorted((row for row in self._waiting() if _expired(row, now)), key=_deadline)[:limit]
-        ended = [row.end(Status.EXPIRED, now) for row in found]
+        ended = self._expire(limit, now, (None,))
         await self._leave("expire")
         return ended
+
+    def _expire(self, limit: int, now: float, dag_ids: Collection[str | None]) -> list[Ended]:
+        late = [row for row in self._waiting() if _expired(row, now) and row.task.dag_id in dag_ids]
+        return [row.end(Status.EXPIRED, now) for row in sorted(late, key=_deadline)[:limit]]
+
+    async def late_dags(self, limit: int, now: float) -> list[str]:
+        await self._enter("late_dags")
+        late = {row.task.dag_id for row in self._waiting() if _expired(row, now) and row.task.dag_id is not None}
+        await self._leave("late_dags")
+        return sorted(each for each in late if each)[:limit]
+
+    async def expire_steps(self, limit: int, now: float, dag_ids: Collection[str]) -> tuple[list[Ended], Advanced]:
+        await self._enter("expire")
+        ended = self._expire(limit, now, (None, *dag_ids))
+        advanced = self.dags.advance(list(dag_ids), now)
+        await self._leave("expire")
+        return ended, advanced
 
     async def backlogs(self) -> list[tuple[str, int, str, int]]:
         await self._enter("backlogs")
@@ -290,6 +401,7 @@ def _granted(row: Row, token: str) -> GrantedRow:
     return GrantedRow(
         task.task_id, token, task.tenant_id, task.task_type, task.priority, row.attempt, row.max_attempts,
         task.payload, task.created_at, task.request_id, task.trace_id, task.region, row.start_deadline_at, row.seq,
+        task.dag_id,
     )  # fmt: skip
 
 
@@ -298,7 +410,7 @@ def _running(row: Row) -> RunningRow:
     assert row.lease_token and row.worker and row.started_at is not None
     return RunningRow(
         task.task_id, row.lease_token, row.worker.worker_id, task.task_type, task.priority, task.tenant_id,
-        task.created_at, row.attempt, row.max_attempts, row.started_at,
+        task.created_at, row.attempt, row.max_attempts, row.started_at, task.dag_id,
     )  # fmt: skip
 
 

@@ -124,6 +124,14 @@ class QueueShell:
         """See `TaskQueue.replay`."""
         return await (await self._queue()).replay(task_ids)
 
+    async def cancel_dag(self, dag_id: str) -> Moved | None:
+        """See `TaskQueue.cancel_dag`."""
+        return await (await self._queue()).cancel_dag(dag_id)
+
+    async def resume_dag(self, dag_id: str) -> Moved | None:
+        """See `TaskQueue.resume_dag`."""
+        return await (await self._queue()).resume_dag(dag_id)
+
     async def load(self, tenants: Sequence[str]) -> Load:
         """See `TaskQueue.load`."""
         return await (await self._queue()).load(tenants)

@@ -67,6 +67,16 @@ class RemoteQueue(Remote):
         replayed: int = await self.call("replay", list(task_ids), within_s=40.0)
         return replayed
 
+    async def cancel_dag(self, dag_id: str) -> Moved | None:
+        """Cancel a dag that has not ended; None when it is unknown."""
+        moved: Moved | None = await self.call("cancel_dag", dag_id, within_s=40.0)
+        return moved
+
+    async def resume_dag(self, dag_id: str) -> Moved | None:
+        """Have a failed dag go on; None when it is unknown."""
+        moved: Moved | None = await self.call("resume_dag", dag_id, within_s=40.0)
+        return moved
+
     async def load(self, tenants: Sequence[str]) -> Load:
         """Return how full the queue is, and how many tasks of each of these tenants wait."""
         load: Load = await self.call("load", list(tenants), within_s=_CALL_S)

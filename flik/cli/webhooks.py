@@ -13,7 +13,9 @@ from flik.cli.output import hint, one_line, write, write_json, write_table
 
 COLUMNS = ("WEBHOOK", "TENANT", "STATUS", "URL", "KINDS", "FAILING SINCE", "REASON")
 DELIVERY_COLUMNS = ("DELIVERY", "STATE", "KIND", "TASK", "SEQ", "ATTEMPTS", "NEXT", "LAST ANSWER", "CREATED")
-KINDS = ("queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired")
+KINDS = (
+    "pending", "queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired",
+)  # fmt: skip
 
 
 class WebhookId(TaskId):

@@ -43,6 +43,7 @@ from flik.pipeline.levels import QueueLevels
 from flik.pipeline.streams import Streams
 from flik.pipeline.submit import Announcer, GroupCommit
 from flik.storage.audit import AuditLog
+from flik.storage.dags import DagStore
 from flik.storage.database import Database
 from flik.storage.deliveries import DeliveryStore
 from flik.storage.events import HistoryStore
@@ -106,7 +107,8 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     tasks = TaskStore(database, max_attempts=config.max_attempts)
     kept = AnswerStore(database, max_attempts=config.max_attempts, ttl_s=config.idempotency_ttl_s)
     announcer = Announcer(config.region, queue.announce)
-    commit = GroupCommit(tasks, kept, announcer, measured["flik_submit_batch_tasks"].observe)
+    dags = DagStore(database, max_attempts=config.max_attempts)
+    commit = GroupCommit(tasks, kept, announcer, measured["flik_submit_batch_tasks"].observe, dags=dags)
     tenants, keys = TenantStore(database), KeyStore(database)
     directory = Directory(keys, tenants, config.limits)
     replica = uuid4().hex[:8]
@@ -128,7 +130,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
         async with _issuer(config.issuer) as issuer:
             yield Parts(
                 region=config.region, regions=config.regions, public_url=config.public_url, tasks=tasks, hot=hot,
-                queue=queue, commit=commit, artifacts=open_store(config.artifact_url, measured),
+                dags=dags, queue=queue, commit=commit, artifacts=open_store(config.artifact_url, measured),
                 signing_key=config.signing_key, artifact_url_ttl_s=config.artifact_url_ttl_s, measured=measured,
                 snapshots=snapshots,
                 directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,

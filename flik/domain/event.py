@@ -4,7 +4,8 @@ Nothing is stored for it that the task's own rows do not hold: `log_of` reads it
 cannot miss a change or tell of one that did not commit, and following costs the way of a task nothing.
 What makes the numbers last is that each change of the row counts `seq` up by the events it stands for:
 
-    submit          queued                              + 1
+    submit          queued, or pending for a step       + 1
+    release         queued                              + 1
     grant           processing                          + 1
     settle          artifact for each file, completed   + files + 1
                     failed, or retryScheduled           + 1
@@ -28,6 +29,7 @@ from flik.domain.task import Status, StoredArtifact, TaskView
 class Kind(StrEnum):
     """What an event tells."""
 
+    PENDING = "pending"  # a step waits for its parents
     QUEUED = "queued"
     PROCESSING = "processing"
     ARTIFACT = "artifact"
@@ -46,6 +48,7 @@ class Kind(StrEnum):
 
 
 STATUS_AFTER = {
+    Kind.PENDING: Status.PENDING,
     Kind.QUEUED: Status.QUEUED,
     Kind.PROCESSING: Status.PROCESSING,
     Kind.ARTIFACT: Status.PROCESSING,
@@ -133,18 +136,25 @@ class Round(NamedTuple):
 
 
 class History(NamedTuple):
-    """All the rows of one task at one moment; `seq` is the number of its latest event."""
+    """All the rows of one task at one moment; `seq` is the number of its latest event.
+
+    `waited`: it began as PENDING, and was released, if it was, at `released_at`.
+    """
 
     task: TaskView
     seq: int
     attempts: Sequence[EndedAttempt] = ()
     rounds: Sequence[Round] = ()
+    waited: bool = False
+    released_at: float | None = None
 
 
 def log_of(history: History) -> list[Event]:
     """Return the durable events of a task, in order: numbers 1 to `history.seq`."""
     task = history.task
-    events = [Event(task.task_id, 1, Kind.QUEUED, task.created_at)]
+    events = [Event(task.task_id, 1, Kind.PENDING if history.waited else Kind.QUEUED, task.created_at)]
+    if history.released_at is not None:
+        events.append(Event(task.task_id, 2, Kind.QUEUED, history.released_at))
     events += [Event(task.task_id, each.seq, Kind.QUEUED, each.begun_at) for each in history.rounds]
     for ended in history.attempts:
         events += _of_attempt(task, ended)
@@ -157,7 +167,11 @@ def log_of(history: History) -> list[Event]:
         )  # fmt: skip
     if all(event.seq != history.seq for event in events):  # it ended while it waited
         kind = Kind.EXPIRED if task.status == Status.EXPIRED else Kind.CANCELLED
-        events.append(Event(task.task_id, history.seq, kind, task.completed_at or 0.0))
+        end = Event(task.task_id, history.seq, kind, task.completed_at or 0.0)
+        never_ran = history.waited and history.released_at is None
+        if never_ran:  # because of a parent; what else ended while it waited keeps the error of its latest attempt
+            end = end._replace(error_code=task.error_code, error_message=task.error_message)
+        events.append(end)
     return sorted(events, key=lambda event: event.seq)
 
 

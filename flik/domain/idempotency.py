@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from flik.domain.dag.graph import NewDag
 from flik.domain.task import NewTask
 from flik.errors import IdempotencyKeyInvalid
 
@@ -60,11 +61,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
-    """A submission under a key: one or more tasks, and the answer to keep with them."""
+    """A submission under a key: one or more tasks, or those of a dag, and the answer to keep with them."""
 
     asked: KeyedRequest
     answer: Answer
     tasks: Sequence[NewTask]
+    dag: NewDag | None = None
 
     @property
     def submission_id(self) -> str:

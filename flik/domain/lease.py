@@ -35,6 +35,7 @@ class Lease:
     hard_deadline_at: float
     shown: TaskView | None = None
     progress: float = 0.0  # as followers were told
+    dag_id: str | None = None  # of a step
 
 
 class Leases:

@@ -10,7 +10,7 @@
             │  └── retry at ─────┘   └── gave up ──► FAILED
             └──────────────── retry by the caller ─────┘
 
-PENDING stands before QUEUED for a step of a chain that waits for its parents. A task that
+PENDING stands before QUEUED for a step of a dag that waits for its parents (`flik/domain/dag/progress.py`). A task that
 waits for a retry is QUEUED with `attempt` > 0 and `available_at` in the future.
 
 Only the queue moves a task after it was submitted, and each move names the state it
@@ -65,7 +65,10 @@ class Priority(IntEnum):
 
 
 class NewTask(NamedTuple):
-    """A validated task that is not stored yet. `payload` is JSON text."""
+    """A validated task that is not stored yet. `payload` is JSON text.
+
+    Of a step of a dag: `waits` says that it has parents, so that it begins as PENDING; `max_attempts` is its own.
+    """
 
     task_id: str
     tenant_id: str
@@ -77,6 +80,9 @@ class NewTask(NamedTuple):
     start_deadline_at: float | None = None
     request_id: str | None = None
     trace_id: str | None = None
+    dag_id: str | None = None
+    waits: bool = False
+    max_attempts: int | None = None
 
 
 class Ticket(NamedTuple):
@@ -95,6 +101,13 @@ class Ticket(NamedTuple):
     available_at: float
 
 
+class Requeued(NamedTuple):
+    """A task that waits for a worker again, or, as a step of a dag, at last; `seq` is the number of that event."""
+
+    seq: int
+    ticket: Ticket
+
+
 class Worker(NamedTuple):
     """Who asks for work: one model replica."""
 
@@ -104,7 +117,10 @@ class Worker(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """One task given to one worker. Whoever writes its outcome must show `lease_token`."""
+    """One task given to one worker. Whoever writes its outcome must show `lease_token`.
+
+    `outputs` is what the parents of a step brought forth, as JSON text (`flik/domain/dag/references.py` reads it).
+    """
 
     task_id: str
     lease_token: str
@@ -117,6 +133,7 @@ class Grant(NamedTuple):
     hard_timeout_s: float
     request_id: str | None = None
     trace_id: str | None = None
+    outputs: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +181,7 @@ Outcome = Completed | Failed | HandedBack
 
 
 class TaskView(NamedTuple):
-    """All that is shown of one task. `result` is {"text", "metadata"} of a completed one."""
+    """All that is shown of one task. `result` is {"text", "metadata"} of a completed one; `dag_id` that of a step."""
 
     task_id: str
     tenant_id: str
@@ -184,6 +201,7 @@ class TaskView(NamedTuple):
     error_code: str | None
     error_message: str | None
     request_id: str | None
+    dag_id: str | None = None
     result: Mapping[str, Any] | None = None
     artifacts: tuple[StoredArtifact, ...] = ()
     progress: float | None = None

@@ -23,6 +23,7 @@ from flik.pipeline.ports import QueueForGateway
 from flik.pipeline.streams import Streams
 from flik.pipeline.submit import GroupCommit
 from flik.storage.audit import AuditLog
+from flik.storage.dags import DagStore
 from flik.storage.keys import KeyStore
 from flik.storage.tasks import TaskStore
 from flik.storage.tenants import TenantStore
@@ -43,6 +44,7 @@ class Parts:
     regions: frozenset[str]
     public_url: str | None
     tasks: TaskStore
+    dags: DagStore
     hot: LiveResults
     queue: QueueForGateway
     commit: GroupCommit

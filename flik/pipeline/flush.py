@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from flik.domain.dag.graph import NewDag
 from flik.domain.idempotency import Answer, Keyed
 from flik.domain.task import NewTask
 from flik.errors import Unavailable
@@ -49,6 +50,13 @@ class KeyedSubmission(Submission):
     """A submission under an idempotency key."""
 
     keyed: Keyed
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class DagSubmission(Submission):
+    """The tasks of a dag that comes without a key."""
+
+    dag: NewDag
 
 
 _Kind = TypeVar("_Kind", bound=Submission)

@@ -62,6 +62,12 @@ class QueueForGateway(Protocol):
     async def replay(self, task_ids: Sequence[str]) -> int:
         """Queue those of the tasks that have failed again; return how many."""
 
+    async def cancel_dag(self, dag_id: str) -> Moved | None:
+        """Cancel a dag that has not ended; None when it is unknown."""
+
+    async def resume_dag(self, dag_id: str) -> Moved | None:
+        """Have a failed dag go on; None when it is unknown."""
+
     async def load(self, tenants: Sequence[str]) -> Load:
         """Return how full the queue is, and how many tasks of each of these tenants wait."""
 

@@ -24,12 +24,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flik.domain import retry
+from flik.domain.dag.progress import DagStatus
 from flik.domain.event import Kind
 from flik.domain.lease import Lease, Leases
 from flik.domain.pressure import Load
-from flik.domain.task import Outcome, Ticket, Worker
+from flik.domain.task import Outcome, Requeued, Ticket, Worker
 from flik.pipeline.ports import Beat, BeatReply, LeaseReply, Moved
 from flik.pipeline.queue import telling
+from flik.pipeline.queue.dags import Dags
 from flik.pipeline.queue.grant import Granting
 from flik.pipeline.queue.loops import until_available
 from flik.pipeline.queue.measures import Measures
@@ -40,7 +42,7 @@ from flik.pipeline.queue.roster import Roster
 from flik.pipeline.queue.settle import HotResults, Settling
 from flik.pipeline.queue.telling import Feed
 from flik.pipeline.queue.waiting import Waiting
-from flik.storage.queue import QueueStore, Requeued, RunningRow
+from flik.storage.queue import Ended, QueueStore, RunningRow
 
 __all__ = ["Feed", "HotResults", "QueuePolicy", "TaskQueue"]
 _FIRST_LEASES = 1.5  # how many leases a running attempt is given at first by a queue that just started
@@ -80,13 +82,14 @@ class TaskQueue:
             store, feed, policy, waiting=waiting, leases=leases, roster=roster, uncertain=uncertain, measures=measures,
             now=now, wanted=grant_wanted, refill_wanted=refill_wanted,
         )  # fmt: skip
+        self._dags = dags = Dags(feed, waiting=waiting, measures=measures)
         self.settling = Settling(
-            store, hot, feed, policy.retry_delays_s, waiting=waiting, leases=leases, measures=measures, now=now,
-            grant_wanted=grant_wanted,
+            store, hot, feed, policy.retry_delays_s, waiting=waiting, leases=leases, measures=measures, dags=dags,
+            now=now, grant_wanted=grant_wanted,
         )  # fmt: skip
         self.reaping = Reaping(
             store, feed, policy, self.settling, waiting=waiting, leases=leases, roster=roster, uncertain=uncertain,
-            measures=measures, now=now,
+            measures=measures, dags=dags, now=now,
         )  # fmt: skip
         self.refilling = Refilling(store, waiting, now, refill_wanted)
 
@@ -105,18 +108,56 @@ class TaskQueue:
             Unavailable: PostgreSQL is away; whether the task was cancelled is unknown.
         """
         now = round(self._now(), 6)  # as PostgreSQL keeps it
-        found = await self._store.cancel(task_id, now)
+        dag_ids = await self._store.dags_of([task_id])
+        if dag_ids:
+            found, advanced = await self._store.cancel_step(task_id, now, dag_ids)
+            self._dags.take_in(advanced, now)
+        else:
+            found = await self._store.cancel(task_id, now)
         if found is None:
             return None
         before, ended = found
         if ended is not None:
-            self.granting.note_cancelled(task_id)
-            ticket, lease = self.waiting.forget(task_id), self.leases.release(task_id)
-            task_type = next((each.task_type for each in (ticket, lease) if each is not None), "")
-            self._measures["flik_tasks_cancelled"].labels(task_type).inc()
-            self._grant_wanted.set()  # its tenant may have been at its cap
-            self._feed.tell([telling.ended(ended, Kind.CANCELLED, now)])
+            self._note_cancelled(ended, now)
         return Moved(before.value, ended is not None)
+
+    def _note_cancelled(self, ended: Ended, now: float) -> None:
+        self.granting.note_cancelled(ended.task_id)
+        ticket, lease = self.waiting.forget(ended.task_id), self.leases.release(ended.task_id)
+        task_type = next((each.task_type for each in (ticket, lease) if each is not None), "")
+        self._measures["flik_tasks_cancelled"].labels(task_type).inc()
+        self._grant_wanted.set()  # its tenant may have been at its cap
+        self._feed.tell([telling.ended(ended, Kind.CANCELLED, now)])
+
+    async def cancel_dag(self, dag_id: str) -> Moved | None:
+        """Cancel all steps of a dag that have not ended. Once this returns, no completion of them can take effect.
+
+        Raises:
+            Unavailable: PostgreSQL is away; whether the dag was cancelled is unknown.
+        """
+        now = round(self._now(), 6)  # as PostgreSQL keeps it
+        found = await self._store.cancel_dag(dag_id, now)
+        if found is None:
+            return None
+        before, cancelled = found
+        if cancelled is not None:
+            for ended in cancelled.ended:
+                self._note_cancelled(ended, now)
+            self._dags.take_in(cancelled.advanced, now)
+        return Moved(before.value, cancelled is not None)
+
+    async def resume_dag(self, dag_id: str) -> Moved | None:
+        """Have the steps of a failed dag run again that did not complete.
+
+        Raises:
+            Unavailable: PostgreSQL is away; whether the dag was resumed is unknown.
+        """
+        found = await self._store.resume_dag(dag_id, round(self._now(), 6))
+        if found is None:
+            return None
+        before, requeued = found
+        self._take_in(requeued)
+        return Moved(before.value, before is DagStatus.FAILED)
 
     async def retry(self, task_id: str) -> Moved | None:
         """Queue a failed task for another round of attempts.
@@ -255,4 +296,5 @@ class TaskQueue:
         return Lease(
             row.task_id, row.lease_token, row.worker_id, row.task_type, row.priority, row.tenant_id, row.queued_at,
             row.attempt, row.max_attempts, expires_at, row.started_at + self._policy.timeouts_s(row.task_type)[1],
+            dag_id=row.dag_id,
         )  # fmt: skip

@@ -19,10 +19,11 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from flik.domain.dag.graph import NewDag
 from flik.domain.idempotency import Answer, Kept, Keyed, KeyedRequest, Place, Verdict, decide
 from flik.domain.task import NewTask, Ticket
 from flik.errors import IdempotencyInFlight, IdempotencyKeyReused, RequestError, Unavailable
-from flik.pipeline.flush import Flusher, KeyedSubmission, Submission
+from flik.pipeline.flush import DagSubmission, Flusher, KeyedSubmission, Submission
 
 MAX_UNANNOUNCED = 100_000
 _log = logging.getLogger("flik.submit")
@@ -33,6 +34,13 @@ class Inserts(Protocol):
 
     async def insert(self, tasks: Sequence[NewTask]) -> None:
         """Commit all of the tasks, or raise."""
+
+
+class Dags(Protocol):
+    """Where dags are stored, with their tasks."""
+
+    async def insert(self, dags: Sequence[NewDag]) -> None:
+        """Commit all of the dags, or raise."""
 
 
 class Answers(Protocol):
@@ -54,13 +62,17 @@ class GroupCommit:
         answers: Answers,
         announcer: Announcer,
         on_commit: Callable[[int], None] = lambda tasks: None,
+        *,
+        dags: Dags,
     ) -> None:
         self._store = store
+        self._store_of_dags = dags
         self._answers = answers
         self._announcer = announcer
         self._on_commit = on_commit
         self._in_flight: set[Place] = set()
         self._plain = Flusher(self._store_plain)
+        self._dags = Flusher(self._store_dags)
         self._keyed = Flusher(self._store_keyed, self._leave)
 
     async def commit(self, tasks: Sequence[NewTask]) -> None:
@@ -70,6 +82,14 @@ class GroupCommit:
             Unavailable: PostgreSQL is away.
         """
         await self._plain.put(Submission(tasks))
+
+    async def commit_dag(self, dag: NewDag) -> None:
+        """Return when a dag is on disk with the tasks of its steps.
+
+        Raises:
+            Unavailable: PostgreSQL is away.
+        """
+        await self._dags.put(DagSubmission(dag.tasks, dag=dag))
 
     async def commit_once(self, keyed: Keyed) -> Answer | None:
         """Return None when the tasks and their answer are on disk, or the answer that was kept before.
@@ -103,6 +123,10 @@ class GroupCommit:
 
     async def _store_plain(self, submissions: Sequence[Submission]) -> None:
         await self._store.insert([task for submission in submissions for task in submission.tasks])
+        self._acknowledge(submissions)
+
+    async def _store_dags(self, submissions: Sequence[DagSubmission]) -> None:
+        await self._store_of_dags.insert([submission.dag for submission in submissions])
         self._acknowledge(submissions)
 
     async def _store_keyed(self, submissions: Sequence[KeyedSubmission]) -> None:
@@ -151,9 +175,9 @@ class Announcer:
         self._teller: asyncio.Task[None] | None = None
 
     def announce(self, tasks: Sequence[NewTask]) -> None:
-        """Tell the queue soon; tasks of another region are found there by scanning."""
+        """Tell the queue soon of what can run; tasks of another region are found there by scanning."""
         room = max(0, MAX_UNANNOUNCED - len(self._waiting))
-        self._waiting += [_ticket_of(task) for task in tasks if task.region == self._region][:room]
+        self._waiting += [_ticket_of(task) for task in tasks if task.region == self._region and not task.waits][:room]
         if self._waiting and self._teller is None:
             self._teller = asyncio.create_task(self._tell_all())
 

@@ -14,8 +14,9 @@ need not wait, or the statement is just slow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -36,6 +37,10 @@ LEAST_CONNECTIONS = 2  # at rest; each costs PostgreSQL a process of 11 to 16 MB
 PING_S = 0.5  # then it is asked on a connection of its own
 SPARE_S = 0.1  # how long a probe that got no connection of its own waits for one of the pool
 SUSPICIOUS_AFTER_S = 1.0
+Statement = Callable[[str, Mapping[str, Any]], Awaitable[list[tuple[Any, ...]]]]
+"""Runs a statement, and returns its rows (none for a plain write)."""
+
+_T = TypeVar("_T")
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
 
 
@@ -109,6 +114,18 @@ class Database:
         """
         return await self._repeatable(sql, parameters, self._within_s)
 
+    async def transaction(self, work: Callable[[Statement], Awaitable[_T]]) -> _T:
+        """Do `work` in one transaction, and return what it returns; it runs once, within the time of one statement.
+
+        Raises:
+            Unavailable: PostgreSQL is away. Whether the transaction took effect is unknown.
+        """
+        try:
+            with self._guard.call(verdict_of):
+                return await self._within(self._transact(work), self._within_s)
+        except _GONE as error:
+            raise Unavailable("postgresql") from error
+
     async def ping(self) -> None:
         """Return when PostgreSQL answers, within a second. While statements are refused, this may be the probe.
 
@@ -139,7 +156,10 @@ class Database:
             return await self._run(sql, parameters, within_s)
 
     async def _run(self, sql: str, parameters: Mapping[str, Any], within_s: float) -> list[tuple[Any, ...]]:
-        statement = asyncio.ensure_future(self._execute(sql, parameters))
+        return await self._within(self._execute(sql, parameters), within_s)
+
+    async def _within(self, work: Awaitable[_T], within_s: float) -> _T:
+        statement = asyncio.ensure_future(work)
         try:
             done, _ = await asyncio.wait({statement}, timeout=min(SUSPICIOUS_AFTER_S, within_s))
             if not done and within_s > SUSPICIOUS_AFTER_S:
@@ -171,8 +191,11 @@ class Database:
 
     async def _execute(self, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(sql, parameters)
-            return await cursor.fetchall() if cursor.description else []
+            return await _fetch(connection, sql, parameters)
+
+    async def _transact(self, work: Callable[[Statement], Awaitable[_T]]) -> _T:
+        async with self._pool.connection() as connection, connection.transaction():
+            return await work(partial(_fetch, connection))
 
     def _abandon(self, statement: asyncio.Future[Any]) -> None:
         """Cancel a statement without waiting for it: the cancel itself needs a server that answers."""
@@ -184,6 +207,13 @@ class Database:
         self._abandoned.discard(statement)
         if not statement.cancelled():
             statement.exception()  # looked at, so that asyncio does not complain
+
+
+async def _fetch(
+    connection: psycopg.AsyncConnection[Any], sql: str, parameters: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    cursor = await connection.execute(sql, parameters)
+    return await cursor.fetchall() if cursor.description else []
 
 
 def verdict_of(error: Exception) -> Verdict:

@@ -8,8 +8,10 @@ from flik.domain.event import EndedAttempt, History, Round
 from flik.domain.task import StoredArtifact, TaskView
 from flik.storage import queries
 from flik.storage.database import Database
+from flik.storage.tasks import COLUMNS
 
 _SQL = queries.load("events")
+_GET = _SQL["get_history"].format(columns=COLUMNS)
 
 
 class HistoryStore:
@@ -24,16 +26,17 @@ class HistoryStore:
         Raises:
             Unavailable: PostgreSQL is away.
         """
-        rows = await self._database.repeatable(_SQL["get_history"], {"task_id": task_id})
+        rows = await self._database.repeatable(_GET, {"task_id": task_id})
         if not rows:
             return None
-        *columns, seq, attempts, rounds, artifacts = rows[0]
+        *columns, seq, attempts, rounds, artifacts, step = rows[0]
         files = tuple(StoredArtifact(*each) for each in artifacts or ())
         return History(
             TaskView(*columns)._replace(artifacts=files),
             seq,
             [EndedAttempt._make(each) for each in attempts or ()],
             [Round._make(each) for each in rounds or ()],
+            *(step or ()),
         )
 
     async def positions(self, task_ids: Sequence[str]) -> dict[str, int]:

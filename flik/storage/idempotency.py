@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from flik.domain.idempotency import Answer, Kept, Keyed, Place
-from flik.storage import queries
+from flik.storage import dags, queries
 from flik.storage.database import Database
 from flik.storage.tasks import rows_of
 
@@ -17,6 +17,7 @@ _TASKS = queries.load("tasks")
 _INSERT_KEYED = _SQL["insert_keyed"].format(
     insert_tasks=_TASKS["insert_tasks"].format(source="winners, json_to_recordset(winners.tasks)"),
     tell_submitted=_TASKS["tell_submitted"],
+    **dags.INSERTS,
 )
 
 
@@ -47,7 +48,7 @@ class AnswerStore:
 
     def _record_of(self, submission: Keyed) -> dict[str, Any]:
         asked, answer = submission.asked, submission.answer
-        return {
+        record = {
             "tenant_id": asked.tenant_id,
             "key": asked.key,
             "fingerprint": asked.fingerprint,
@@ -58,6 +59,9 @@ class AnswerStore:
             "body": answer.body,
             "tasks": rows_of(submission.tasks),
         }
+        if submission.dag is not None:
+            record |= {"dags": [dags.row_of(submission.dag)], "steps": dags.step_rows_of(submission.dag)}
+        return record
 
     async def find(self, places: Collection[Place]) -> Mapping[Place, Kept]:
         """Return what is kept in these places, expired or not; places without an answer are left out.

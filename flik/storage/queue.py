@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
-from flik.domain.task import Status, StoredArtifact, Ticket, Worker
-from flik.storage import queries
-from flik.storage.database import Database
+from flik.domain.dag.progress import DagStatus
+from flik.domain.task import Requeued, Status, StoredArtifact, Ticket, Worker
+from flik.storage import dags, queries
+from flik.storage.dags import Advanced
+from flik.storage.database import Database, Statement
 
 _SQL = queries.load("queue")
 
@@ -31,6 +33,8 @@ class GrantedRow(NamedTuple):
     region: str
     start_deadline_at: float | None
     seq: int
+    dag_id: str | None = None
+    outputs: str | None = None  # of its parents, as JSON text
 
 
 class RunningRow(NamedTuple):
@@ -46,6 +50,7 @@ class RunningRow(NamedTuple):
     attempt: int
     max_attempts: int
     started_at: float
+    dag_id: str | None = None
 
 
 class Settlement(NamedTuple):
@@ -88,11 +93,11 @@ class Ended(NamedTuple):
     version: str | None = None
 
 
-class Requeued(NamedTuple):
-    """One failed task that waits again; `seq` is the number of that event."""
+class Cancelled(NamedTuple):
+    """What came of cancelling a dag: its steps that were ended by it, and what followed."""
 
-    seq: int
-    ticket: Ticket
+    ended: Sequence[Ended]
+    advanced: Advanced
 
 
 class QueueStore:
@@ -119,10 +124,15 @@ class QueueStore:
             "versions": [worker.version for worker in places],
             "now": now,
         }
-        return list(map(GrantedRow._make, await self._database.once(_SQL["grant_tasks"], parameters)))
+        rows = list(map(GrantedRow._make, await self._database.once(_SQL["grant_tasks"], parameters)))
+        steps = [row.task_id for row in rows if row.dag_id is not None]
+        if not steps:
+            return rows
+        outputs = await dags.outputs_of(self._database, steps)
+        return [row._replace(outputs=outputs.get(row.task_id)) for row in rows]
 
     async def settle(self, settlements: Sequence[Settlement], now: float) -> list[Settled]:
-        """End attempts; return the tasks that were moved.
+        """End attempts, none of them of a step; return the tasks that were moved.
 
         A settlement whose lease token is not the task's current one changes nothing and is not
         among them, so repeating a call is harmless.
@@ -130,16 +140,18 @@ class QueueStore:
         Raises:
             Unavailable: PostgreSQL is away; whether it took effect is unknown.
         """
-        parameters = {"rows": orjson.dumps([_row_of(each) for each in settlements]).decode(), "now": now}
-        return list(map(_settled, await self._database.once(_SQL["settle_tasks"], parameters)))
+        return await _settle(self._database.once, settlements, now)
 
     async def cancel(self, task_id: str, now: float) -> tuple[Status, Ended | None] | None:
-        """Cancel a task that is not finished; return (status before, its end if it was cancelled), None if unknown."""
-        rows = await self._database.once(_SQL["cancel_task"], {"task_id": task_id, "now": now})
-        if not rows:
-            return None
-        before, *ended = rows[0]
-        return Status(before), None if ended[0] is None else Ended(task_id, *ended)
+        """Cancel a task that has not ended and is no step.
+
+        Returns:
+            Its status before, and its end if it was cancelled; None if there is no such task.
+
+        Raises:
+            Unavailable: PostgreSQL is away; whether it was cancelled is unknown.
+        """
+        return await _cancel(self._database.once, task_id, now)
 
     async def retry(self, task_id: str, attempts: int, now: float) -> tuple[Status, Requeued | None] | None:
         """Queue a failed task for up to `attempts` more; return (status before, what waits now), None if unknown."""
@@ -155,9 +167,96 @@ class QueueStore:
         return list(map(_requeued, await self._database.once(_SQL["replay_tasks"], parameters)))
 
     async def expire(self, limit: int, now: float) -> list[Ended]:
-        """End up to `limit` waiting tasks whose start deadline has passed; return them."""
-        parameters = {"region": self._region, "limit": limit, "now": now}
-        return [Ended(*row) for row in await self._database.repeatable(_SQL["expire_tasks"], parameters)]
+        """End up to `limit` waiting tasks whose start deadline has passed, and that are no steps; return them."""
+        return await _expire(self._database.repeatable, self._region, (), limit, now)
+
+    # ---- steps of dags: with each move goes what follows from it, in one transaction
+
+    async def dags_of(self, task_ids: Sequence[str]) -> set[str]:
+        """Return the dags that have steps among these tasks."""
+        return await dags.dags_of(self._database.repeatable, task_ids)
+
+    async def settle_steps(
+        self, settlements: Sequence[Settlement], now: float, dag_ids: Collection[str]
+    ) -> tuple[list[Settled], Advanced]:
+        """End attempts as `settle` does, those of steps of these dags among them; return what followed, too."""
+
+        async def settle(run: Statement) -> tuple[list[Settled], Advanced]:
+            locked = await dags.lock(run, dag_ids)
+            settled = await _settle(run, settlements, now)
+            return settled, await dags.advance(run, locked, now)
+
+        return await self._database.transaction(settle)
+
+    async def cancel_step(
+        self, task_id: str, now: float, dag_ids: Collection[str]
+    ) -> tuple[tuple[Status, Ended | None] | None, Advanced]:
+        """Cancel a step of one of these dags as `cancel` does; return what followed, too."""
+
+        async def cancel(run: Statement) -> tuple[tuple[Status, Ended | None] | None, Advanced]:
+            locked = await dags.lock(run, dag_ids)
+            found = await _cancel(run, task_id, now)
+            return found, await dags.advance(run, locked, now)
+
+        return await self._database.transaction(cancel)
+
+    async def late_dags(self, limit: int, now: float) -> list[str]:
+        """Return up to `limit` dags with a step that waited beyond its start deadline."""
+        return await dags.late_dags(self._database, self._region, limit, now)
+
+    async def expire_steps(self, limit: int, now: float, dag_ids: Collection[str]) -> tuple[list[Ended], Advanced]:
+        """End up to `limit` tasks as `expire` does, steps of these dags among them; return what followed, too."""
+
+        async def expire(run: Statement) -> tuple[list[Ended], Advanced]:
+            locked = await dags.lock(run, dag_ids)
+            expired = await _expire(run, self._region, dag_ids, limit, now)
+            return expired, await dags.advance(run, locked, now)
+
+        return await self._database.transaction(expire)
+
+    async def cancel_dag(self, dag_id: str, now: float) -> tuple[DagStatus, Cancelled | None] | None:
+        """Cancel all steps of a dag that have not ended.
+
+        Returns:
+            Its status before and, if it was cancelled, what that moved; None if there is no such dag.
+
+        Raises:
+            Unavailable: PostgreSQL is away; whether it was cancelled is unknown.
+        """
+
+        async def cancel(run: Statement) -> tuple[DagStatus, Cancelled | None] | None:
+            locked = await dags.lock(run, [dag_id])
+            if not locked:
+                return None
+            before = DagStatus(locked[0].status)
+            if before is not DagStatus.RUNNING:
+                return before, None
+            found = [await _cancel(run, task_id, now) for task_id in await dags.open_steps(run, dag_id)]
+            advanced = await dags.advance(run, locked, now, cancelled=True)
+            return before, Cancelled([each[1] for each in found if each and each[1]], advanced)
+
+        return await self._database.transaction(cancel)
+
+    async def resume_dag(self, dag_id: str, now: float) -> tuple[DagStatus, Sequence[Requeued]] | None:
+        """Have the steps of a failed dag run again that did not complete, as new tasks.
+
+        Returns:
+            Its status before, and what waits for a worker now; None if there is no such dag.
+
+        Raises:
+            Unavailable: PostgreSQL is away; whether it was resumed is unknown.
+        """
+
+        async def resume(run: Statement) -> tuple[DagStatus, Sequence[Requeued]] | None:
+            locked = await dags.lock(run, [dag_id])
+            if not locked:
+                return None
+            before = DagStatus(locked[0].status)
+            return before, await dags.resume(run, locked[0], now) if before is DagStatus.FAILED else ()
+
+        return await self._database.transaction(resume)
+
+    # ---- what the queue rebuilds itself from
 
     async def backlogs(self) -> list[tuple[str, int, str, int]]:
         """Return (task type, priority, tenant, tasks) for everything that waits."""
@@ -207,6 +306,24 @@ _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 def _array(items: Iterable[str]) -> str:
     """Return ids or numbers as PostgreSQL writes an array: psycopg takes five times as long for a list."""
     return f"{{{','.join(items)}}}"
+
+
+async def _settle(run: Statement, settlements: Sequence[Settlement], now: float) -> list[Settled]:
+    parameters = {"rows": orjson.dumps([_row_of(each) for each in settlements]).decode(), "now": now}
+    return list(map(_settled, await run(_SQL["settle_tasks"], parameters)))
+
+
+async def _cancel(run: Statement, task_id: str, now: float) -> tuple[Status, Ended | None] | None:
+    rows = await run(_SQL["cancel_task"], {"task_id": task_id, "now": now})
+    if not rows:
+        return None
+    before, *ended = rows[0]
+    return Status(before), None if ended[0] is None else Ended(task_id, *ended)
+
+
+async def _expire(run: Statement, region: str, dag_ids: Collection[str], limit: int, now: float) -> list[Ended]:
+    parameters = {"region": region, "limit": limit, "now": now, "dag_ids": list(dag_ids)}
+    return [Ended(*row) for row in await run(_SQL["expire_tasks"], parameters)]
 
 
 def _settled(row: tuple[Any, ...]) -> Settled:

@@ -14,7 +14,9 @@ from flik.storage import queries
 from flik.storage.database import Database
 
 _SQL = queries.load("tasks")
+COLUMNS = _SQL["columns"]
 _STORE = _SQL["insert_tasks"].format(source="json_to_recordset(%(rows)s::json)")
+_GET = _SQL["get_task"].format(columns=COLUMNS)
 _INSERT = f"WITH stored AS (\n{_STORE}\n)\n{_SQL['tell_submitted']}"  # of named queries only
 
 
@@ -38,20 +40,20 @@ class TaskStore:
 
     async def get(self, task_id: str) -> TaskView | None:
         """Return one task with its artifacts; None when there is none."""
-        rows = await self._database.repeatable(_SQL["get_task"], {"task_id": task_id})
-        return (await self._with_artifacts(rows))[0] if rows else None
+        rows = await self._database.repeatable(_GET, {"task_id": task_id})
+        return (await views_of(self._database, rows))[0] if rows else None
 
     async def find(self, wanted: TaskFilter) -> list[TaskView]:
         """Return up to `wanted.limit` tasks, newest first."""
         conditions, parameters = conditions_of(wanted)
-        sql = _SQL["list_tasks"].format(conditions=conditions)
+        sql = _SQL["list_tasks"].format(columns=COLUMNS, conditions=conditions)
         rows = await self._database.repeatable(sql, {**parameters, "limit": wanted.limit})
-        return await self._with_artifacts(rows)
+        return await views_of(self._database, rows)
 
     async def dead_letters(self, wanted: TaskFilter) -> list[DeadLetter]:
-        """Return up to `wanted.limit` tasks that failed for good, the oldest first."""
+        """Return up to `wanted.limit` tasks that failed for good, the oldest first; steps go on with their dag only."""
         conditions, parameters = conditions_of(replace(wanted, status=Status.FAILED))
-        sql = _SQL["list_dead_letters"].format(conditions=conditions)
+        sql = _SQL["list_dead_letters"].format(conditions=f"{conditions} AND dag_id IS NULL")
         rows = await self._database.repeatable(sql, {**parameters, "limit": wanted.limit})
         return list(map(DeadLetter._make, rows))
 
@@ -63,13 +65,15 @@ class TaskStore:
         """
         await self._database.ping()
 
-    async def _with_artifacts(self, rows: Sequence[tuple[Any, ...]]) -> list[TaskView]:
-        completed = [row[0] for row in rows if row[5] == "COMPLETED"]
-        artifacts: dict[str, list[StoredArtifact]] = {}
-        if completed:
-            for task_id, *columns in await self._database.repeatable(_SQL["list_artifacts"], {"task_ids": completed}):
-                artifacts.setdefault(task_id, []).append(StoredArtifact(*columns))
-        return [TaskView(*row)._replace(artifacts=tuple(artifacts.get(row[0], ()))) for row in rows]
+
+async def views_of(database: Database, rows: Sequence[tuple[Any, ...]]) -> list[TaskView]:
+    """Return tasks with their artifacts, given their `COLUMNS`."""
+    completed = [row[0] for row in rows if row[5] == "COMPLETED"]
+    artifacts: dict[str, list[StoredArtifact]] = {}
+    if completed:
+        for task_id, *columns in await database.repeatable(_SQL["list_artifacts"], {"task_ids": completed}):
+            artifacts.setdefault(task_id, []).append(StoredArtifact(*columns))
+    return [TaskView(*row)._replace(artifacts=tuple(artifacts.get(row[0], ()))) for row in rows]
 
 
 def rows_of(tasks: Sequence[NewTask]) -> list[dict[str, Any]]:
@@ -78,7 +82,7 @@ def rows_of(tasks: Sequence[NewTask]) -> list[dict[str, Any]]:
 
 
 def _row_of(task: NewTask) -> dict[str, Any]:
-    task_id, tenant_id, task_type, priority, region, payload, created_at, deadline, request_id, trace_id = task
+    task_id, tenant_id, task_type, priority, region, payload, created_at, deadline, request_id, trace_id, *step = task
     row = {
         "task_id": task_id, "tenant_id": tenant_id, "task_type": task_type, "priority": priority, "region": region,
         "payload": orjson.Fragment(payload), "created_at": created_at, "request_id": request_id,
@@ -87,6 +91,8 @@ def _row_of(task: NewTask) -> dict[str, Any]:
         row["start_deadline_at"] = deadline
     if trace_id is not None:
         row["trace_id"] = trace_id
+    if task.dag_id is not None:
+        row["dag_id"], row["waits"], row["max_attempts"] = step
     return row
 
 

@@ -24,6 +24,7 @@ from flik.domain.idempotency import Answer, Keyed, Place
 from flik.domain.task import NewTask, Ticket
 from flik.errors import IdempotencyInFlight, IdempotencyKeyReused
 from flik.pipeline.submit import Announcer, GroupCommit
+from flik.storage.dags import DagStore
 from flik.storage.database import Database
 from flik.storage.idempotency import AnswerStore
 from flik.storage.tasks import TaskStore
@@ -114,7 +115,7 @@ class World:
 async def in_memory() -> AsyncIterator[World]:
     tasks = MemoryStore()
     answers = MemoryAnswers(tasks.insert, ttl_s=TTL_S)
-    yield World([GroupCommit(tasks, answers, Announcer("us-east", told)) for _ in range(2)], tasks)
+    yield World([GroupCommit(tasks, answers, Announcer("us-east", told), dags=tasks.dags) for _ in range(2)], tasks)
 
 
 @asynccontextmanager
@@ -126,7 +127,8 @@ async def on_postgresql(url: str) -> AsyncIterator[World]:
             stack.push_async_callback(database.close)
             tasks = TaskStore(database, max_attempts=4)
             answers = AnswerStore(database, max_attempts=4, ttl_s=TTL_S)
-            gateways.append(GroupCommit(tasks, answers, Announcer("us-east", told)))
+            dags = DagStore(database, max_attempts=4)
+            gateways.append(GroupCommit(tasks, answers, Announcer("us-east", told), dags=dags))
         yield World(gateways, tasks)
 
 

@@ -153,14 +153,14 @@ class Granting:
 def _lease(row: GrantedRow, worker: Worker, expires_at: float, hard_deadline_at: float, shown: TaskView) -> Lease:
     return Lease(
         row.task_id, row.lease_token, worker.worker_id, row.task_type, row.priority, row.tenant_id, row.queued_at,
-        row.attempt, row.max_attempts, expires_at, hard_deadline_at, shown,
+        row.attempt, row.max_attempts, expires_at, hard_deadline_at, shown, dag_id=row.dag_id,
     )  # fmt: skip
 
 
 def _grant(row: GrantedRow, soft_timeout_s: float, hard_timeout_s: float) -> Grant:
     return Grant(
         row.task_id, row.lease_token, row.tenant_id, row.task_type, row.priority, row.attempt, row.payload,
-        soft_timeout_s, hard_timeout_s, row.request_id, row.trace_id,
+        soft_timeout_s, hard_timeout_s, row.request_id, row.trace_id, row.outputs,
     )  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def _shown(row: GrantedRow, ticket: Ticket, worker: Worker, now: float) -> TaskV
     return TaskView(
         row.task_id, row.tenant_id, row.task_type, row.priority, row.region, Status.COMPLETED.value, row.attempt,
         row.max_attempts, row.queued_at, ticket.available_at, row.start_deadline_at, now, None, worker.worker_id,
-        worker.version, None, None, row.request_id,
+        worker.version, None, None, row.request_id, row.dag_id,
     )  # fmt: skip
 
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from flik.domain.event import Kind
 from flik.domain.lease import Lease, Leases
 from flik.errors import Unavailable
 from flik.pipeline.queue import endings, telling
+from flik.pipeline.queue.dags import Dags
 from flik.pipeline.queue.loops import in_background
 from flik.pipeline.queue.measures import Measures
 from flik.pipeline.queue.policy import QueuePolicy
@@ -26,7 +27,7 @@ from flik.pipeline.queue.roster import Roster
 from flik.pipeline.queue.settle import Settling
 from flik.pipeline.queue.telling import Feed
 from flik.pipeline.queue.waiting import Waiting
-from flik.storage.queue import QueueStore, RunningRow, Settlement
+from flik.storage.queue import Ended, QueueStore, RunningRow, Settlement
 
 TICK_S = 0.25
 LOOK_S = 15.0
@@ -49,9 +50,11 @@ class Reaping:
         roster: Roster,
         uncertain: dict[str, str],
         measures: Measures,
+        dags: Dags,
         now: Callable[[], float],
     ) -> None:
         self._store = store
+        self._dags = dags
         self._feed = feed
         self._policy = policy
         self._settling = settling
@@ -116,7 +119,15 @@ class Reaping:
 
     async def _expire(self, now: float) -> None:
         now = round(now, 6)  # as PostgreSQL keeps it
-        for expired in await self._store.expire(MAX_EXPIRIES, now):
+        self._note_expired(await self._store.expire(MAX_EXPIRIES, now), now)
+        late = await self._store.late_dags(MAX_EXPIRIES, now)
+        if late:
+            ended, advanced = await self._store.expire_steps(MAX_EXPIRIES, now, late)
+            self._note_expired(ended, now)
+            self._dags.take_in(advanced, now)
+
+    def _note_expired(self, ended: Iterable[Ended], now: float) -> None:
+        for expired in ended:
             self._waiting.forget(expired.task_id)
             self._measures["flik_tasks_expired"].inc()
             self._feed.tell([telling.ended(expired, Kind.EXPIRED, now)])

@@ -20,9 +20,11 @@ from flik.domain.lease import Lease, Leases
 from flik.domain.task import Completed, Failed, Outcome, Status, TaskView
 from flik.errors import Unavailable
 from flik.pipeline.queue import endings, telling
+from flik.pipeline.queue.dags import Dags
 from flik.pipeline.queue.measures import Measures
 from flik.pipeline.queue.telling import Feed
 from flik.pipeline.queue.waiting import Waiting
+from flik.storage.dags import Advanced
 from flik.storage.queue import QueueStore, Settled, Settlement
 
 MAX_SETTLEMENTS = 2_000
@@ -85,10 +87,12 @@ class Settling:
         waiting: Waiting,
         leases: Leases,
         measures: Measures,
+        dags: Dags,
         now: Callable[[], float],
         grant_wanted: asyncio.Event,
     ) -> None:
         self._store = store
+        self._dags = dags
         self._hot = hot
         self._feed = feed
         self._delays_s = delays_s
@@ -167,7 +171,7 @@ class Settling:
         now = round(self._now(), 6)  # as PostgreSQL keeps it: what is HOT is what is stored
         try:
             with self._measures["flik_settle_seconds"].time():
-                rows = await self._store.settle([entry.settlement for entry in batch], now)
+                rows, advanced = await self._store_all(batch, now)
         except Unavailable as error:
             for entry in batch:
                 entry.ending.fail(Unavailable(error.dependency, error.retry_after_s))
@@ -175,6 +179,17 @@ class Settling:
             await self._settle_one_by_one(batch, error)
         else:
             await self._note_settled(batch, {row.task_id: row for row in rows}, now)
+            self._dags.take_in(advanced, now)
+
+    async def _store_all(self, batch: list[Entry], now: float) -> tuple[list[Settled], Advanced]:
+        settlements = [entry.settlement for entry in batch]
+        dag_ids = {entry.lease.dag_id for entry in batch if entry.lease is not None and entry.lease.dag_id is not None}
+        unknown = [entry.settlement.task_id for entry in batch if entry.lease is None]
+        if unknown:
+            dag_ids |= await self._store.dags_of(unknown)
+        if dag_ids:
+            return await self._store.settle_steps(settlements, now, dag_ids)
+        return await self._store.settle(settlements, now), Advanced()
 
     async def _settle_one_by_one(self, batch: list[Entry], error: Exception) -> None:
         """Fail the task whose outcome PostgreSQL refuses; it must not hold up the others."""

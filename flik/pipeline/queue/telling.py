@@ -10,8 +10,9 @@ from typing import Protocol
 
 from flik.domain.event import Event, Kind, Notice
 from flik.domain.lease import Lease
-from flik.domain.task import Status, Ticket, Worker
-from flik.storage.queue import Ended, GrantedRow, Requeued, Settled, Settlement
+from flik.domain.task import Requeued, Status, Ticket, Worker
+from flik.storage.dags import Stopped
+from flik.storage.queue import Ended, GrantedRow, Settled, Settlement
 
 
 class Feed(Protocol):
@@ -28,9 +29,15 @@ def announced(tickets: Sequence[Ticket]) -> Iterable[Notice]:
 
 
 def requeued(tasks: Sequence[Requeued]) -> Iterable[Notice]:
-    """Yield that callers had failed tasks tried again."""
+    """Yield that tasks wait for a worker: failed ones that callers had tried again, and steps that were released."""
     for seq, ticket in tasks:
         yield Notice(ticket.tenant_id, Event(ticket.task_id, seq, Kind.QUEUED, ticket.available_at))
+
+
+def stopped(step: Stopped, now: float) -> Notice:
+    """Return that a step never runs."""
+    event = Event(step.task_id, step.seq, Kind.CANCELLED, now, None, None, None)
+    return Notice(step.tenant_id, event._replace(error_code=step.error_code, error_message=step.error_message))
 
 
 def granted(row: GrantedRow, worker: Worker, now: float) -> Notice:

@@ -1,10 +1,7 @@
 -- The log of a task is read off its rows, all in one statement: what it sees is one moment.
 
 -- name: get_history
-SELECT task_id::text, tenant_id, task_type, priority, region, status::text, attempt, max_attempts,
-       extract(epoch FROM created_at)::float8, extract(epoch FROM available_at)::float8,
-       extract(epoch FROM start_deadline_at)::float8, extract(epoch FROM started_at)::float8,
-       extract(epoch FROM completed_at)::float8, worker_id, version, error_code, error_message, request_id, result,
+SELECT {columns},
        seq,
        (SELECT json_agg(json_build_array(a.seq, a.attempt, a.worker_id, a.version,
                                          extract(epoch FROM a.started_at)::float8,
@@ -18,9 +15,13 @@ SELECT task_id::text, tenant_id, task_type, priority, region, status::text, atte
            (SELECT json_agg(json_build_array(f.index, f.key, f.content_type, f.size_bytes, f.sha256, f.width, f.height,
                                              f.duration_s) ORDER BY f.index)
             FROM artifacts f WHERE f.task_id = t.task_id)
+       END,
+       CASE WHEN t.dag_id IS NOT NULL THEN
+           (SELECT json_build_array(s.waited, extract(epoch FROM s.released_at)::float8)
+            FROM dag_steps s WHERE s.task_id = t.task_id)
        END
 FROM tasks t
-WHERE task_id = %(task_id)s::uuid
+WHERE t.task_id = %(task_id)s::uuid
 
 -- name: list_positions
 -- How far the logs of some tasks are.

@@ -5,11 +5,12 @@
 -- taken in one order, so that two gateways wait for one another instead of blocking each other; a key that another
 -- transaction is taking is waited for. A record of the same submission is that of an earlier try of this statement,
 -- whose reply was lost. No key may stand in it twice. `stored` is `insert_tasks` of
--- sql/tasks.sql, reading from `winners`, and `told` its `tell_submitted`.
+-- sql/tasks.sql, reading from `winners`, and `told` its `tell_submitted`; `dags_stored` and `steps_stored` are those of
+-- sql/dags.sql.
 WITH offered AS (
     SELECT * FROM json_to_recordset(%(records)s::json)
                   AS o(tenant_id text, key text, fingerprint text, submission_id uuid, expires_at float8,
-                       status smallint, headers json, body text, tasks json)
+                       status smallint, headers json, body text, tasks json, dags json, steps json)
 ), won AS (
     INSERT INTO idempotency_keys AS kept
            (tenant_id, key, fingerprint, submission_id, expires_at, status, headers, body)
@@ -23,11 +24,15 @@ WITH offered AS (
           OR kept.submission_id = EXCLUDED.submission_id
     RETURNING submission_id
 ), winners AS (
-    SELECT offered.tasks FROM won JOIN offered USING (submission_id)
+    SELECT offered.tasks, offered.dags, offered.steps FROM won JOIN offered USING (submission_id)
 ), stored AS (
 {insert_tasks}
 ), told AS (
 {tell_submitted}
+), dags_stored AS (
+{insert_dags}
+), steps_stored AS (
+{insert_steps}
 )
 SELECT submission_id::text FROM won
 

@@ -19,7 +19,8 @@ WITH granted AS (
       AND t.task_id = p.task_id AND t.status = 'QUEUED' AND t.attempt < t.max_attempts
       AND (t.start_deadline_at IS NULL OR t.start_deadline_at > to_timestamp(%(now)s))
     RETURNING t.task_id, t.lease_token, t.tenant_id, t.task_type, t.priority, t.attempt, t.max_attempts, t.payload,
-              t.created_at, t.request_id, t.trace_id, t.region, t.start_deadline_at, t.seq, t.worker_id, t.version
+              t.created_at, t.request_id, t.trace_id, t.region, t.start_deadline_at, t.seq, t.worker_id, t.version,
+              t.dag_id
 ), told AS (
     INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
     SELECT task_id, seq, tenant_id, 'processing', to_timestamp(%(now)s),
@@ -29,7 +30,8 @@ WITH granted AS (
                   WHERE w.tenant_id = g.tenant_id AND w.status <> 'DISABLED' AND 'processing' = ANY(w.kinds))
 )
 SELECT task_id::text, lease_token::text, tenant_id, task_type, priority, attempt, max_attempts, payload::text,
-       date_part('epoch', created_at), request_id, trace_id, region, date_part('epoch', start_deadline_at), seq
+       date_part('epoch', created_at), request_id, trace_id, region, date_part('epoch', start_deadline_at), seq,
+       dag_id::text, NULL  -- the outputs of its parents are read apart
 FROM granted
 
 -- name: settle_tasks
@@ -133,7 +135,7 @@ SELECT b.status::text, c.tenant_id, c.seq, r.attempt, r.worker_id, r.version
 FROM before b LEFT JOIN cancelled c ON true LEFT JOIN cancelled r ON b.status = 'PROCESSING'
 
 -- name: retry_task
--- FAILED -> QUEUED, with another round of attempts. A failed task has no lease token; it is named because a retry that
+-- FAILED -> QUEUED, with another round of attempts; not a step, which goes on with its dag. A failed task has no lease token; it is named because a retry that
 -- waited for the settle is first checked against the row as it was before, which had one.
 WITH before AS (
     SELECT task_id, status FROM tasks WHERE task_id = %(task_id)s::uuid FOR UPDATE
@@ -143,7 +145,7 @@ WITH before AS (
         start_deadline_at = NULL, max_attempts = t.attempt + %(round)s, error_code = NULL, error_message = NULL,
         seq = t.seq + 1
     FROM before b
-    WHERE t.task_id = b.task_id AND b.status = 'FAILED'
+    WHERE t.task_id = b.task_id AND b.status = 'FAILED' AND t.dag_id IS NULL
     RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq
 ), begun AS (
     INSERT INTO rounds (task_id, seq, begun_at) SELECT task_id, seq, available_at FROM retried
@@ -161,7 +163,7 @@ FROM before b LEFT JOIN retried r ON true
 -- name: replay_tasks
 -- FAILED -> QUEUED for those of the named tasks that are dead letters still. What another move holds is left to it.
 WITH found AS MATERIALIZED (
-    SELECT task_id FROM tasks WHERE task_id = ANY(%(task_ids)s::uuid[]) AND status = 'FAILED'
+    SELECT task_id FROM tasks WHERE task_id = ANY(%(task_ids)s::uuid[]) AND status = 'FAILED' AND dag_id IS NULL
     FOR UPDATE SKIP LOCKED
 ), replayed AS (
     UPDATE tasks t
@@ -184,11 +186,11 @@ SELECT seq, task_id::text, tenant_id, task_type, priority,
 FROM replayed
 
 -- name: expire_tasks
--- QUEUED -> EXPIRED when the start deadline has passed.
+-- QUEUED -> EXPIRED when the start deadline has passed. Of steps those only whose dag the caller has locked.
 WITH found AS MATERIALIZED (
     SELECT task_id FROM tasks
     WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED' AND start_deadline_at IS NOT NULL
-      AND start_deadline_at <= to_timestamp(%(now)s)
+      AND start_deadline_at <= to_timestamp(%(now)s) AND (dag_id IS NULL OR dag_id = ANY(%(dag_ids)s::uuid[]))
     ORDER BY start_deadline_at
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
@@ -246,6 +248,6 @@ LIMIT %(limit)s
 
 -- name: list_running
 SELECT task_id::text, lease_token::text, worker_id, task_type, priority, tenant_id,
-       date_part('epoch', created_at), attempt, max_attempts, date_part('epoch', started_at)
+       date_part('epoch', created_at), attempt, max_attempts, date_part('epoch', started_at), dag_id::text
 FROM tasks
 WHERE region = %(region)s AND completed_at IS NULL AND status = 'PROCESSING'

@@ -3,44 +3,49 @@
 -- `tasks.task_id`: the bare name is the text that is returned, which no index is in the order of.
 
 -- name: insert_tasks
--- (nothing) -> QUEUED. A row that is there already was committed by an earlier try of the same submission. Its source
--- is a parameter, or, inside sql/idempotency.sql, the submissions whose key is free. `tell_submitted` goes with it.
+-- (nothing) -> QUEUED, or PENDING for a step that waits for others. A row that is there already was committed by an
+-- earlier try of the same submission. Its source is a parameter, or, inside sql/idempotency.sql, the submissions whose
+-- key is free. `tell_submitted` goes with it.
 INSERT INTO tasks (task_id, tenant_id, task_type, priority, region, status, max_attempts,
-                   created_at, available_at, start_deadline_at, payload, request_id, trace_id)
-SELECT n.task_id, n.tenant_id, n.task_type, n.priority, n.region, 'QUEUED', %(max_attempts)s,
+                   created_at, available_at, start_deadline_at, payload, request_id, trace_id, dag_id)
+SELECT n.task_id, n.tenant_id, n.task_type, n.priority, n.region,
+       CASE WHEN n.waits THEN 'PENDING' ELSE 'QUEUED' END::task_status, coalesce(n.max_attempts, %(max_attempts)s),
        to_timestamp(n.created_at), to_timestamp(n.created_at), to_timestamp(n.start_deadline_at),
-       n.payload, n.request_id, n.trace_id
+       n.payload, n.request_id, n.trace_id, n.dag_id
 FROM {source}
      AS n(task_id uuid, tenant_id text, task_type text, priority smallint, region text, payload jsonb,
-          created_at float8, start_deadline_at float8, request_id text, trace_id text)
+          created_at float8, start_deadline_at float8, request_id text, trace_id text, dag_id uuid, waits boolean,
+          max_attempts smallint)
 ON CONFLICT (task_id) DO NOTHING
-RETURNING task_id, tenant_id, created_at
+RETURNING task_id, tenant_id, created_at, status
 
 -- name: tell_submitted
 -- What tenants with webhooks are to hear of what was `stored`.
 INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
-SELECT s.task_id, 1, s.tenant_id, 'queued', s.created_at, '{"status": "QUEUED"}'
+SELECT s.task_id, 1, s.tenant_id, lower(s.status::text), s.created_at, jsonb_build_object('status', s.status)
 FROM stored s
 WHERE EXISTS (SELECT FROM webhooks w
-              WHERE w.tenant_id = s.tenant_id AND w.status <> 'DISABLED' AND 'queued' = ANY(w.kinds))
+              WHERE w.tenant_id = s.tenant_id AND w.status <> 'DISABLED' AND lower(s.status::text) = ANY(w.kinds))
+
+-- name: columns
+-- What is shown of a task, as `TaskView` has it, up to its result.
+t.task_id::text, t.tenant_id, t.task_type, t.priority, t.region, t.status::text, t.attempt, t.max_attempts,
+       extract(epoch FROM t.created_at)::float8, extract(epoch FROM t.available_at)::float8,
+       extract(epoch FROM t.start_deadline_at)::float8, extract(epoch FROM t.started_at)::float8,
+       extract(epoch FROM t.completed_at)::float8, t.worker_id, t.version, t.error_code, t.error_message, t.request_id,
+       t.dag_id::text, t.result
 
 -- name: get_task
-SELECT task_id::text, tenant_id, task_type, priority, region, status::text, attempt, max_attempts,
-       extract(epoch FROM created_at)::float8, extract(epoch FROM available_at)::float8,
-       extract(epoch FROM start_deadline_at)::float8, extract(epoch FROM started_at)::float8,
-       extract(epoch FROM completed_at)::float8, worker_id, version, error_code, error_message, request_id, result
-FROM tasks
-WHERE task_id = %(task_id)s::uuid
+SELECT {columns}
+FROM tasks t
+WHERE t.task_id = %(task_id)s::uuid
 
 -- name: list_tasks
 -- Newest first. UUIDv7 carries the time of submission, so a range of time is a range of ids.
-SELECT task_id::text, tenant_id, task_type, priority, region, status::text, attempt, max_attempts,
-       extract(epoch FROM created_at)::float8, extract(epoch FROM available_at)::float8,
-       extract(epoch FROM start_deadline_at)::float8, extract(epoch FROM started_at)::float8,
-       extract(epoch FROM completed_at)::float8, worker_id, version, error_code, error_message, request_id, result
-FROM tasks
+SELECT {columns}
+FROM tasks t
 WHERE {conditions}
-ORDER BY tasks.task_id DESC
+ORDER BY t.task_id DESC
 LIMIT %(limit)s
 
 -- name: list_dead_letters

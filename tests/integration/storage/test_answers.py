@@ -14,6 +14,7 @@ from flik.domain.idempotency import Answer, Keyed
 from flik.errors import IdempotencyInFlight, IdempotencyKeyReused
 from flik.pipeline.submit import Announcer, GroupCommit
 from flik.storage import queries
+from flik.storage.dags import DagStore
 from flik.storage.database import Database
 from flik.storage.idempotency import AnswerStore
 from flik.storage.tasks import TaskStore
@@ -193,6 +194,7 @@ async def test_two_gateways_answer_a_herd_alike(database_url: str, connection: p
             TaskStore(database, max_attempts=4),
             AnswerStore(database, max_attempts=4, ttl_s=TTL_S),
             Announcer("eu-west", _tell),
+            dags=DagStore(database, max_attempts=4),
         )
         for database in databases
     ]

@@ -13,9 +13,11 @@ from memory_answers import MemoryAnswers
 from memory_chunks import MemoryChunks
 from memory_identity import MemoryAudit, MemoryIdentity, MemoryKeys, MemoryTenants
 from memory_names import MemoryNames
+from memory_store import MemoryStore
 from memory_webhooks import MemoryWebhooks
 
 from flik.artifacts.store import open_store
+from flik.domain.dag.progress import DagStatus
 from flik.domain.event import History
 from flik.domain.identity import Caller, Limits
 from flik.domain.pressure import Load
@@ -131,9 +133,10 @@ class TicketsFake:
 
 @dataclass
 class Queue:
-    """Stands in for the queue; it moves the rows of `tasks`."""
+    """Stands in for the queue; it moves the rows of `tasks`, and the dags of `store`."""
 
     tasks: Tasks
+    store: MemoryStore
     announced: list[Ticket] = field(default_factory=list)
     replays: list[list[str]] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=lambda: dict(ALL_WELL))
@@ -168,6 +171,16 @@ class Queue:
         self.replays.append(list(task_ids))
         moved = [self._move(each, lambda row: row.status == Status.FAILED, Status.QUEUED) for each in task_ids]
         return sum(each is not None and each.moved for each in moved)
+
+    async def cancel_dag(self, dag_id: str) -> Moved | None:
+        self._answer()
+        found = await self.store.cancel_dag(dag_id, time.time())
+        return found and Moved(found[0].value, found[1] is not None)
+
+    async def resume_dag(self, dag_id: str) -> Moved | None:
+        self._answer()
+        found = await self.store.resume_dag(dag_id, time.time())
+        return found and Moved(found[0].value, found[0] is DagStatus.FAILED)
 
     async def metrics(self) -> str:
         self._answer()
@@ -236,6 +249,7 @@ class Fakes:
     woken: list[str]
     texts: MemoryChunks
     names: MemoryNames
+    store: MemoryStore  # of dags
 
 
 def build(
@@ -250,8 +264,9 @@ def build(
     tasks, hot, identity, webhooks = Tasks(), Hot(), MemoryIdentity(), MemoryWebhooks()
     woken: list[str] = []
     keys, tenants = MemoryKeys(identity), MemoryTenants(identity)
-    kept = MemoryAnswers(tasks.insert)
-    queue, rate = Queue(tasks), Rate()
+    store = MemoryStore()
+    kept = MemoryAnswers(tasks.insert, put_dag=store.dags.put)
+    queue, rate = Queue(tasks, store), Rate()
     levels = QueueLevels(queue.load)
     by_tenant = Metrics("flik_tasks_refused")
     hub = Hub(tasks, hot)
@@ -264,9 +279,10 @@ def build(
         regions=frozenset({"us-east"}),
         public_url=public_url,
         tasks=cast(Any, tasks),
+        dags=cast(Any, store.dags),
         hot=cast(Any, hot),
         queue=queue,
-        commit=GroupCommit(tasks, kept, announcer),
+        commit=GroupCommit(tasks, kept, announcer, dags=store.dags),
         artifacts=open_store("memory:///"),
         signing_key=SIGNING_KEY,
         artifact_url_ttl_s=60,
@@ -294,7 +310,7 @@ def build(
 
     app = create_app(open_parts, echo_request_id=echo_request_id, public_url=public_url, cors_origins=cors_origins)
     return Fakes(
-        tasks, kept, hot, queue, parts, app, identity, rate, levels, hub, webhooks, woken, texts, names
+        tasks, kept, hot, queue, parts, app, identity, rate, levels, hub, webhooks, woken, texts, names, store
     )  # fmt: skip
 
 

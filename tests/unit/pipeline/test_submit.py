@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 from making import EPOCH, keyed, new_task, ticket_of
 from memory_answers import MemoryAnswers
+from memory_store import MemoryStore
 
 from flik.domain.idempotency import Answer, Keyed
 from flik.domain.task import NewTask, Ticket
@@ -80,7 +81,7 @@ async def answers(store: Store) -> MemoryAnswers:
 
 @pytest.fixture
 async def group(store: Store, answers: MemoryAnswers, announcer: Announcer) -> GroupCommit:
-    return GroupCommit(store, answers, announcer)
+    return GroupCommit(store, answers, announcer, dags=MemoryStore().dags)
 
 
 async def settle_loop() -> None:
@@ -195,7 +196,7 @@ async def test_on_commit_counts_the_tasks_that_shared_a_commit(
     store: Store, answers: MemoryAnswers, announcer: Announcer
 ) -> None:
     counts: list[int] = []
-    group = GroupCommit(store, answers, announcer, counts.append)
+    group = GroupCommit(store, answers, announcer, counts.append, dags=MemoryStore().dags)
     await group.commit([new_task(), new_task()])
     store.failures = [Unavailable("postgresql")]
     with pytest.raises(Unavailable):

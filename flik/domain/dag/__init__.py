@@ -1,0 +1,1 @@
+"""Dags: tasks that run when others have completed."""

@@ -1,0 +1,301 @@
+"""Dags: stored with the tasks of their steps, moved on, cancelled and resumed by the queue, read by the gateway.
+
+What the queue does runs in a transaction of its caller: `lock` comes first, then whatever moves the steps, then
+`advance`, which writes what follows (`flik/domain/dag/progress.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from uuid_utils import uuid7
+
+from flik.domain.dag import progress
+from flik.domain.dag.graph import DagFilter, DagView, NewDag, StepView
+from flik.domain.dag.progress import DagEnd, DagStatus, StepState
+from flik.domain.task import TERMINAL, Requeued, Status, Ticket
+from flik.storage import queries
+from flik.storage.database import Database, Statement
+from flik.storage.tasks import COLUMNS, first_id_at, rows_of, views_of
+
+_SQL = queries.load("dags")
+_TASKS = queries.load("tasks")
+INSERTS = {name: _SQL[name] for name in ("insert_dags", "insert_steps")}
+_STORE = _SQL["store_dags"].format(
+    insert_tasks=_TASKS["insert_tasks"].format(source="winners, json_to_recordset(winners.tasks)"),
+    tell_submitted=_TASKS["tell_submitted"],
+    **INSERTS,
+)
+_RESUME = _SQL["resume_dag"].format(tell_submitted=_TASKS["tell_submitted"])
+_STEPS = _SQL["list_steps"].format(columns=COLUMNS)
+
+
+class LockedDag(NamedTuple):
+    """A dag that nobody else moves until the transaction ends. `seq` is the number of its latest event."""
+
+    dag_id: str
+    status: str
+    seq: int
+    deadline_at: float | None
+    tenant_id: str
+    round: int
+
+
+class Stopped(NamedTuple):
+    """A step that never runs; `seq` is the number of that event."""
+
+    task_id: str
+    tenant_id: str
+    task_type: str
+    seq: int
+    error_code: str
+    error_message: str
+
+
+class DagMoved(NamedTuple):
+    """How far the log of a dag is now, and its end if it has ended."""
+
+    dag_id: str
+    tenant_id: str
+    seq: int
+    end: DagEnd | None
+
+
+class Advanced(NamedTuple):
+    """What followed from moves of steps."""
+
+    released: Sequence[Requeued] = ()
+    stopped: Sequence[Stopped] = ()
+    dags: Sequence[DagMoved] = ()
+
+
+class _Step(NamedTuple):
+    """One row of `read_steps`."""
+
+    dag_id: str
+    task_id: str
+    start_within_s: float | None
+    ended_seq: int | None
+    state: StepState
+
+
+class DagStore:
+    """The tables of dags, for the gateway."""
+
+    def __init__(self, database: Database, *, max_attempts: int) -> None:
+        self._database = database
+        self._max_attempts = max_attempts
+
+    async def insert(self, dags: Sequence[NewDag]) -> None:
+        """Commit dags with the tasks of their steps in one transaction; those that are stored already stay as they are.
+
+        Raises:
+            Unavailable: PostgreSQL is away; whether they were stored is unknown.
+        """
+        parameters = {
+            "tasks": orjson.dumps(rows_of([task for dag in dags for task in dag.tasks])).decode(),
+            "dags": orjson.dumps([row_of(dag) for dag in dags]).decode(),
+            "steps": orjson.dumps([row for dag in dags for row in step_rows_of(dag)]).decode(),
+            "max_attempts": self._max_attempts,
+        }
+        await self._database.repeatable(_STORE, parameters)
+
+    async def get(self, dag_id: str) -> DagView | None:
+        """Return one dag with its steps; None when there is none.
+
+        Raises:
+            Unavailable: PostgreSQL is away.
+        """
+        rows = await self._database.repeatable(_SQL["get_dag"], {"dag_id": dag_id})
+        if not rows:
+            return None
+        # After the dag: of one that has ended, no step is seen that has not.
+        steps = await self._database.repeatable(_STEPS, {"dag_id": dag_id})
+        views = await views_of(self._database, [row[3:] for row in steps])
+        found = [
+            StepView(step_id, tuple(parents), on_failure, view)
+            for (step_id, parents, on_failure, *_), view in zip(steps, views, strict=True)
+        ]
+        return DagView._make((*rows[0], Counter(view.status for view in views), tuple(found)))
+
+    async def find(self, wanted: DagFilter) -> list[DagView]:
+        """Return up to `wanted.limit` dags without their steps, newest first.
+
+        Raises:
+            Unavailable: PostgreSQL is away.
+        """
+        conditions, parameters = _conditions_of(wanted)
+        sql = _SQL["list_dags"].format(conditions=conditions)
+        rows = await self._database.repeatable(sql, {**parameters, "limit": wanted.limit})
+        return [DagView(*row) for row in rows]
+
+
+# ---- inside a transaction of the queue
+
+
+async def dags_of(run: Statement, task_ids: Sequence[str]) -> set[str]:
+    """Return the dags that these tasks are steps of."""
+    return {row[0] for row in await run(_SQL["find_dags_of"], {"task_ids": list(task_ids)})}
+
+
+async def lock(run: Statement, dag_ids: Collection[str]) -> list[LockedDag]:
+    """Wait until nobody else moves these dags, and return those that there are."""
+    rows = await run(_SQL["lock_dags"], {"dag_ids": sorted(dag_ids)})
+    return list(map(LockedDag._make, rows))
+
+
+async def open_steps(run: Statement, dag_id: str) -> list[str]:
+    """Return the tasks of a locked dag's steps that have not ended, those that wait for no other first."""
+    steps = [step for step in await _read_steps(run, [dag_id]) if step.state.status not in TERMINAL]
+    return [step.task_id for step in sorted(steps, key=lambda step: step.state.status == Status.PENDING)]
+
+
+async def advance(run: Statement, dags: Sequence[LockedDag], now: float, *, cancelled: bool = False) -> Advanced:
+    """Write what follows from the states of the steps of locked dags; `cancelled`: the dags are being cancelled."""
+    running = [dag for dag in dags if dag.status == DagStatus.RUNNING]
+    if not running:
+        return Advanced()
+    steps_of: dict[str, list[_Step]] = defaultdict(list)
+    for step in await _read_steps(run, [dag.dag_id for dag in running]):
+        steps_of[step.dag_id].append(step)
+    moves: list[dict[str, Any]] = []
+    noted: list[dict[str, Any]] = []
+    moved: list[DagMoved] = []
+    for dag in running:
+        steps = steps_of[dag.dag_id]
+        found = progress.advance([step.state for step in steps], cancelled=cancelled)
+        moves += _moves(dag, steps, found, now)
+        noted += ({"task_id": steps[place].task_id, "released_at": now} for place in found.released)
+        seq = dag.seq
+        for place, step in enumerate(steps):
+            if step.ended_seq is None and (step.state.status in TERMINAL or place in found.stopped):
+                seq += 1
+                noted.append({"task_id": step.task_id, "ended_seq": seq})
+        if found.end is not None:
+            seq += 1
+        if seq > dag.seq:
+            moved.append(DagMoved(dag.dag_id, dag.tenant_id, seq, found.end))
+    if not moves and not moved:
+        return Advanced()
+    parameters = {
+        "moves": orjson.dumps(moves).decode(),
+        "steps": orjson.dumps(noted).decode(),
+        "dags": orjson.dumps([_dag_row(each) for each in moved]).decode(),
+        "now": now,
+    }
+    released: list[Requeued] = []
+    stopped: list[Stopped] = []
+    for status, number, error_code, error_message, *columns in await run(_SQL["advance_dags"], parameters):
+        ticket = Ticket._make(columns)
+        if status == Status.QUEUED:
+            released.append(Requeued(number, ticket))
+        else:
+            stopped.append(
+                Stopped(ticket.task_id, ticket.tenant_id, ticket.task_type, number, error_code, error_message)
+            )
+    return Advanced(tuple(released), tuple(stopped), tuple(moved))
+
+
+async def resume(run: Statement, dag: LockedDag, now: float) -> list[Requeued]:
+    """Have those steps of a locked, failed dag run again that did not complete; return those that can at once."""
+    steps = await _read_steps(run, [dag.dag_id])
+    fresh = []
+    for place, status in progress.ready_again([step.state for step in steps]).items():
+        step = steps[place]
+        row: dict[str, Any] = {"ended_id": step.task_id, "task_id": str(uuid7()), "status": status}
+        if status is Status.QUEUED and step.start_within_s is not None:
+            row["start_deadline_at"] = now + step.start_within_s
+        fresh.append(row)
+    parameters = {"dag_id": dag.dag_id, "round": dag.round, "steps": orjson.dumps(fresh).decode(), "now": now}
+    return [Requeued(seq, Ticket._make(ticket)) for seq, *ticket in await run(_RESUME, parameters)]
+
+
+async def outputs_of(database: Database, task_ids: Sequence[str]) -> dict[str, str]:
+    """Return what the parents of steps brought forth, as JSON text, for those of the tasks that have parents.
+
+    Raises:
+        Unavailable: PostgreSQL is away.
+    """
+    return dict(await database.repeatable(_SQL["list_outputs"], {"task_ids": list(task_ids)}))
+
+
+async def late_dags(database: Database, region: str, limit: int, now: float) -> list[str]:
+    """Return dags with a step that waited beyond its start deadline.
+
+    Raises:
+        Unavailable: PostgreSQL is away.
+    """
+    parameters = {"region": region, "limit": limit, "now": now}
+    return [row[0] for row in await database.repeatable(_SQL["list_late_dags"], parameters)]
+
+
+async def _read_steps(run: Statement, dag_ids: Sequence[str]) -> list[_Step]:
+    rows = await run(_SQL["read_steps"], {"dag_ids": list(dag_ids)})
+    return [_Step._make((*row[:4], StepState._make(row[4:]))) for row in rows]
+
+
+def _moves(dag: LockedDag, steps: Sequence[_Step], found: progress.Moves, now: float) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for place in found.released:
+        step = steps[place]
+        row: dict[str, Any] = {"task_id": step.task_id, "status": Status.QUEUED}
+        within = None if step.start_within_s is None else now + step.start_within_s
+        deadlines = [at for at in (within, dag.deadline_at) if at is not None]
+        if deadlines:
+            row["start_deadline_at"] = min(deadlines)
+        rows.append(row)
+    for place, stop in found.stopped.items():
+        rows.append({"task_id": steps[place].task_id, "status": Status.CANCELLED, **stop._asdict()})
+    return rows
+
+
+def _dag_row(moved: DagMoved) -> dict[str, Any]:
+    row: dict[str, Any] = {"dag_id": moved.dag_id, "seq": moved.seq, "status": DagStatus.RUNNING}
+    if moved.end is not None:
+        status, step_id, error_code, error_message = moved.end
+        row |= {"status": status, "error_step": step_id, "error_code": error_code, "error_message": error_message}
+    return row
+
+
+# ---- as `insert_dags` and `insert_steps` read them, for orjson
+
+
+def row_of(dag: NewDag) -> dict[str, Any]:
+    """Return the row of a dag."""
+    row = {name: value for name, value in dag._asdict().items() if name != "steps"}
+    if dag.metadata is not None:
+        row["metadata"] = orjson.Fragment(dag.metadata)
+    return row
+
+
+def step_rows_of(dag: NewDag) -> list[dict[str, Any]]:
+    """Return the rows of a dag's steps."""
+    return [
+        {
+            "task_id": step.task.task_id, "dag_id": dag.dag_id, "place": place, "step_id": step.step_id,
+            "parents": f"{{{','.join(map(str, step.parents))}}}", "on_failure": step.on_failure,
+            "start_within_s": step.start_within_s,
+        }
+        for place, step in enumerate(dag.steps)
+    ]  # fmt: skip
+
+
+_CONDITIONS: Mapping[str, str] = {
+    "tenant_id": "tenant_id = %(tenant_id)s",
+    "status": "status = %(status)s::dag_status",
+    "created_from": "dag_id >= %(created_from)s::uuid",
+    "created_until": "dag_id < %(created_until)s::uuid",
+    "before_id": "dag_id < %(before_id)s::uuid",
+}
+
+
+def _conditions_of(wanted: DagFilter) -> tuple[str, dict[str, Any]]:
+    """Return the WHERE clause of a filter, made of fixed fragments only, and its parameters."""
+    values = {name: value for name in _CONDITIONS if (value := getattr(wanted, name)) is not None}
+    for bound in ("created_from", "created_until"):
+        if bound in values:
+            values[bound] = first_id_at(values[bound])
+    return " AND ".join(_CONDITIONS[name] for name in values) or "true", values

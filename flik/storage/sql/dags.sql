@@ -1,0 +1,186 @@
+-- Dags: stored with the tasks of their steps, moved on by the queue, read by the gateway. Times are seconds since the
+-- epoch on both sides. Who moves a step runs `lock_dags` first, in the same transaction: then nobody else moves a
+-- step of these dags, and what it reads stays true until it commits.
+
+-- name: insert_dags
+-- Goes with `insert_tasks` of sql/tasks.sql: `winners` holds what is to be stored, `dags` and `steps` as JSON.
+INSERT INTO dags (dag_id, tenant_id, priority, region, created_at, deadline_at, metadata, request_id, trace_id)
+SELECT d.dag_id, d.tenant_id, d.priority, d.region, to_timestamp(d.created_at), to_timestamp(d.deadline_at),
+       d.metadata, d.request_id, d.trace_id
+FROM winners, json_to_recordset(winners.dags)
+     AS d(dag_id uuid, tenant_id text, priority smallint, region text, created_at float8, deadline_at float8,
+          metadata jsonb, request_id text, trace_id text)
+ON CONFLICT (dag_id) DO NOTHING
+
+-- name: insert_steps
+INSERT INTO dag_steps (task_id, dag_id, place, step_id, parents, on_failure, start_within_s, waited)
+SELECT s.task_id, s.dag_id, s.place, s.step_id, s.parents, s.on_failure, s.start_within_s, s.parents <> '{}'
+FROM winners, json_to_recordset(winners.steps)
+     AS s(task_id uuid, dag_id uuid, place smallint, step_id text, parents smallint[], on_failure text,
+          start_within_s float8)
+ON CONFLICT (task_id) DO NOTHING
+
+-- name: store_dags
+-- Dags that come without an idempotency key.
+WITH winners AS (
+    SELECT %(tasks)s::json AS tasks, %(dags)s::json AS dags, %(steps)s::json AS steps
+), stored AS (
+{insert_tasks}
+), told AS (
+{tell_submitted}
+), dags_stored AS (
+{insert_dags}
+)
+{insert_steps}
+
+-- name: lock_dags
+SELECT dag_id::text, status::text, seq, extract(epoch FROM deadline_at)::float8, tenant_id, round
+FROM dags
+WHERE dag_id = ANY(%(dag_ids)s::uuid[])
+ORDER BY dags.dag_id
+FOR UPDATE
+
+-- name: find_dags_of
+-- Of which dags these tasks are steps.
+SELECT DISTINCT dag_id::text FROM tasks WHERE task_id = ANY(%(task_ids)s::uuid[]) AND dag_id IS NOT NULL
+
+-- name: read_steps
+SELECT s.dag_id::text, s.task_id::text, s.start_within_s, s.ended_seq,
+       s.step_id, t.status::text, s.parents, s.on_failure, t.error_code, t.error_message
+FROM dag_steps s JOIN tasks t ON t.task_id = s.task_id
+WHERE s.dag_id = ANY(%(dag_ids)s::uuid[]) AND s.current
+ORDER BY s.dag_id, s.place
+
+-- name: advance_dags
+-- PENDING -> QUEUED | CANCELLED for `moves`; with them the numbers of the events of dags, and the ends of those that
+-- have ended.
+WITH moved AS (
+    UPDATE tasks t
+    SET status = m.status::task_status, seq = t.seq + 1,
+        available_at = CASE WHEN m.status = 'QUEUED' THEN to_timestamp(%(now)s) ELSE t.available_at END,
+        start_deadline_at = to_timestamp(m.start_deadline_at),
+        completed_at = CASE WHEN m.status = 'CANCELLED' THEN to_timestamp(%(now)s) END,
+        error_code = m.error_code, error_message = m.error_message
+    FROM json_to_recordset(%(moves)s::json)
+         AS m(task_id uuid, status text, start_deadline_at float8, error_code text, error_message text)
+    WHERE t.task_id = m.task_id AND t.status = 'PENDING'
+    RETURNING t.task_id, t.status, t.seq, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at,
+              t.error_code, t.error_message
+), noted AS (
+    UPDATE dag_steps s
+    SET released_at = coalesce(s.released_at, to_timestamp(n.released_at)),
+        ended_seq = coalesce(s.ended_seq, n.ended_seq)
+    FROM json_to_recordset(%(steps)s::json) AS n(task_id uuid, released_at float8, ended_seq integer)
+    WHERE s.task_id = n.task_id
+), ended AS (
+    UPDATE dags d
+    SET seq = n.seq, status = n.status::dag_status, error_code = n.error_code, error_message = n.error_message,
+        error_step = n.error_step,
+        completed_at = CASE WHEN n.status <> 'RUNNING' THEN to_timestamp(%(now)s) END
+    FROM json_to_recordset(%(dags)s::json)
+         AS n(dag_id uuid, seq integer, status text, error_code text, error_message text, error_step text)
+    WHERE d.dag_id = n.dag_id
+), told AS (
+    INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
+    SELECT task_id, seq, tenant_id, lower(status::text), to_timestamp(%(now)s),
+           jsonb_strip_nulls(jsonb_build_object(
+               'status', status,
+               'error', CASE WHEN error_code IS NOT NULL
+                             THEN jsonb_build_object('code', error_code, 'message', error_message) END))
+    FROM moved m
+    WHERE EXISTS (SELECT FROM webhooks w
+                  WHERE w.tenant_id = m.tenant_id AND w.status <> 'DISABLED' AND lower(m.status::text) = ANY(w.kinds))
+)
+SELECT status::text, seq, error_code, error_message, task_id::text, tenant_id, task_type, priority,
+       date_part('epoch', created_at), date_part('epoch', available_at)
+FROM moved
+
+-- name: list_outputs
+-- What the parents of steps brought forth, as JSON in the order of the parents.
+SELECT s.task_id::text,
+       (SELECT json_agg(json_build_object(
+                   'step_id', p.step_id, 'text', t.result -> 'text', 'metadata', t.result -> 'metadata',
+                   'artifacts', (SELECT coalesce(json_agg(json_build_object(
+                                            'index', a.index, 'key', a.key, 'content_type', a.content_type,
+                                            'size_bytes', a.size_bytes, 'sha256', a.sha256, 'width', a.width,
+                                            'height', a.height, 'duration_s', a.duration_s) ORDER BY a.index), '[]')
+                                 FROM artifacts a WHERE a.task_id = p.task_id))
+               ORDER BY array_position(s.parents, p.place))::text
+        FROM dag_steps p JOIN tasks t ON t.task_id = p.task_id
+        WHERE p.dag_id = s.dag_id AND p.current AND p.place = ANY(s.parents))
+FROM dag_steps s
+WHERE s.task_id = ANY(%(task_ids)s::uuid[]) AND s.parents <> '{}'
+
+-- name: list_late_dags
+-- Which dags have steps whose start deadline has passed while they waited.
+SELECT DISTINCT dag_id::text
+FROM tasks
+WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED' AND start_deadline_at IS NOT NULL
+  AND start_deadline_at <= to_timestamp(%(now)s) AND dag_id IS NOT NULL
+LIMIT %(limit)s
+
+-- name: resume_dag
+-- FAILED -> RUNNING: new tasks take the places of those in `steps`, and the round that ended is kept for the log.
+WITH fresh AS (
+    SELECT * FROM json_to_recordset(%(steps)s::json)
+                  AS n(ended_id uuid, task_id uuid, status text, start_deadline_at float8)
+), copied AS (
+    INSERT INTO tasks (task_id, tenant_id, task_type, priority, region, status, max_attempts, created_at, available_at,
+                       start_deadline_at, payload, request_id, trace_id, dag_id)
+    SELECT n.task_id, t.tenant_id, t.task_type, t.priority, t.region, n.status::task_status, t.max_attempts,
+           to_timestamp(%(now)s), to_timestamp(%(now)s), to_timestamp(n.start_deadline_at), t.payload, t.request_id,
+           t.trace_id, t.dag_id
+    FROM fresh n JOIN tasks t ON t.task_id = n.ended_id
+    RETURNING task_id, tenant_id, task_type, priority, status, created_at, available_at
+), replaced AS (
+    UPDATE dag_steps s SET current = false FROM fresh n WHERE s.task_id = n.ended_id
+), begun AS (
+    INSERT INTO dag_steps (task_id, dag_id, place, round, step_id, parents, on_failure, start_within_s, waited)
+    SELECT n.task_id, s.dag_id, s.place, %(round)s + 1, s.step_id, s.parents, s.on_failure, s.start_within_s,
+           n.status = 'PENDING'
+    FROM fresh n JOIN dag_steps s ON s.task_id = n.ended_id
+), kept AS (
+    INSERT INTO dag_rounds (dag_id, round, ended_seq, ended_at, error_code, error_message, error_step, resumed_at)
+    SELECT dag_id, round, seq, completed_at, error_code, error_message, error_step, to_timestamp(%(now)s)
+    FROM dags WHERE dag_id = %(dag_id)s::uuid
+), resumed AS (
+    UPDATE dags
+    SET status = 'RUNNING', round = round + 1, seq = seq + 1, deadline_at = NULL, completed_at = NULL,
+        error_code = NULL, error_message = NULL, error_step = NULL
+    WHERE dag_id = %(dag_id)s::uuid
+), stored AS (
+    SELECT * FROM copied
+), told AS (
+{tell_submitted}
+)
+SELECT 1, task_id::text, tenant_id, task_type, priority,
+       date_part('epoch', created_at), date_part('epoch', available_at)
+FROM copied WHERE status = 'QUEUED'
+
+-- name: get_dag
+SELECT dag_id::text, tenant_id, status::text, priority, region, extract(epoch FROM created_at)::float8,
+       extract(epoch FROM completed_at)::float8, extract(epoch FROM deadline_at)::float8, metadata,
+       error_code, error_message, error_step
+FROM dags
+WHERE dag_id = %(dag_id)s::uuid
+
+-- name: list_dags
+-- Newest first, with how many steps of each status they have.
+SELECT dag_id::text, tenant_id, status::text, priority, region, extract(epoch FROM created_at)::float8,
+       extract(epoch FROM completed_at)::float8, extract(epoch FROM deadline_at)::float8, metadata,
+       error_code, error_message, error_step,
+       (SELECT json_object_agg(c.status, c.steps)
+        FROM (SELECT t.status, count(*) AS steps
+              FROM dag_steps s JOIN tasks t ON t.task_id = s.task_id
+              WHERE s.dag_id = dags.dag_id AND s.current
+              GROUP BY t.status) c)
+FROM dags
+WHERE {conditions}
+ORDER BY dags.dag_id DESC
+LIMIT %(limit)s
+
+-- name: list_steps
+SELECT s.step_id, s.parents, s.on_failure, {columns}
+FROM dag_steps s JOIN tasks t ON t.task_id = s.task_id
+WHERE s.dag_id = %(dag_id)s::uuid AND s.current
+ORDER BY s.place
