@@ -1,0 +1,1 @@
+"""Chains of steps as pure decisions."""
