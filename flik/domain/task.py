@@ -104,7 +104,10 @@ class Worker(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """One task given to one worker. Whoever writes its outcome must show `lease_token`."""
+    """One task given to one worker. Whoever writes its outcome must show `lease_token`.
+
+    `outputs` is what the parents of a step made, in their order: JSON text that `flik/domain/dag/references.py` reads.
+    """
 
     task_id: str
     lease_token: str
@@ -117,6 +120,7 @@ class Grant(NamedTuple):
     hard_timeout_s: float
     request_id: str | None = None
     trace_id: str | None = None
+    outputs: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,10 @@ class Filled(NamedTuple):
 
 
 def outputs_of(text: str) -> tuple[Output, ...]:
-    """Return the outputs of a step's parents from the JSON text that a grant carries, in their order there."""
+    """Return the outputs of a step's parents from the JSON text that a grant carries, in their order there.
+
+    It is a list of {"step_id", "text", "metadata", "artifacts"}, each artifact with the fields of a `StoredArtifact`.
+    """
     return tuple(
         Output(
             each["step_id"],
