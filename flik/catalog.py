@@ -1,9 +1,13 @@
 """What Flik can be asked for: each task type with its input, provider, price and time limits.
 
-To add a task type: write its payload model here and add a row to `TASK_TYPES`.
+To add a task type: write its models here and add a row to `TASK_TYPES`.
 
-Payload models are strict: an unknown or mistyped field is refused with its JSON pointer.
-On the wire their names are camelCase; snake_case is understood as well.
+Each type has two models. That of a step of a chain is the wider one: what its parents made can
+stand in for a prompt, and there can be something to act on. That of a plain task, which starts
+from its payload alone, narrows it.
+
+Models are strict: an unknown or mistyped field is refused with its JSON pointer. On the wire
+their names are camelCase; snake_case is understood as well.
 """
 
 from __future__ import annotations
@@ -13,16 +17,20 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from flik.domain import chat
+from flik.errors import InputError
 from flik.schemas import STORABLE, WHOLE, Whole
 
 MAX_PROMPT_CHARS = 32_000
 MAX_OUTPUTS = 8
 MAX_SEED = 2**63 - 1
 MAX_FILM_PIXELS = 2**30  # all frames of all outputs: 30 s of 1280x720 at 30 fps, about a minute of CPU when simulated
+MAX_NAMED = 5  # broken rules in one message
+UPSCALED_PIXELS = 4  # an upscaled picture is twice as wide and twice as high
 
 Prompt = Annotated[
     str, Field(min_length=1, max_length=MAX_PROMPT_CHARS, description="What to make.", json_schema_extra=STORABLE)
@@ -40,6 +48,18 @@ Style = Annotated[
 Side = Annotated[int, Field(ge=64, le=2048, description="Pixels."), WHOLE]
 ChatId = Annotated[str, Field(min_length=1, max_length=chat.MAX_ID_CHARS, json_schema_extra=STORABLE)]
 ErrorCode = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+
+def _no_action(value: Any) -> None:
+    if value is not None:
+        raise ValueError("needs an input to act on, which only a step of a chain has")
+
+
+Action = Annotated[
+    Literal["upscale", "watermark"],
+    Field(description="What to do to the input, or to what the prompt asks for: double its size, or mark a corner."),
+]
+NoAction = Annotated[None, BeforeValidator(_no_action), Field(description="Only a step of a chain can have one.")]
 
 
 class _Strict(BaseModel):
@@ -88,10 +108,10 @@ class ChatPart(_Strict):
     messages: Whole = Field(default=chat.MESSAGES, ge=1, le=1000)
 
 
-class TextPayload(_Strict):
-    """Input of a TEXT task."""
+class TextStep(_Strict):
+    """Payload of a TEXT step of a chain."""
 
-    prompt: Prompt
+    prompt: Prompt | None = None
     style: Style | None = None
     max_words: Whole = Field(default=160, ge=1, le=4000)
     chat: ChatPart | None = None
@@ -99,10 +119,17 @@ class TextPayload(_Strict):
     script: Script | None = None
 
 
-class ImagePayload(_Strict):
-    """Input of an IMAGE task."""
+class TextPayload(TextStep):
+    """Input of a TEXT task."""
 
     prompt: Prompt
+
+
+class ImageStep(_Strict):
+    """Payload of an IMAGE step of a chain; with an action each picture among its inputs is acted on."""
+
+    prompt: Prompt | None = None
+    action: Action | None = None
     style: Style | None = None
     width: Side = 768
     height: Side = 768
@@ -112,10 +139,18 @@ class ImagePayload(_Strict):
     script: Script | None = None
 
 
-class VideoPayload(_Strict):
-    """Input of a VIDEO task."""
+class ImagePayload(ImageStep):
+    """Input of an IMAGE task."""
 
     prompt: Prompt
+    action: NoAction = None
+
+
+class VideoStep(_Strict):
+    """Payload of a VIDEO step of a chain; with an action each film among its inputs is acted on."""
+
+    prompt: Prompt | None = None
+    action: Action | None = None
     style: Style | None = None
     width: Side = 640
     height: Side = 360
@@ -128,22 +163,34 @@ class VideoPayload(_Strict):
     @model_validator(mode="after")
     def _can_be_made(self) -> Self:
         pixels = int(self.width * self.height * self.fps * self.length_s * self.num_outputs)
+        pixels *= UPSCALED_PIXELS if self.action == "upscale" else 1
         if pixels > MAX_FILM_PIXELS:
+            upscaled = " upscaled" if self.action == "upscale" else ""
             raise ValueError(
-                f"width x height x fps x lengthS x numOutputs is {pixels:,} pixels; the most is {MAX_FILM_PIXELS:,}"
+                f"width x height x fps x lengthS x numOutputs{upscaled} is {pixels:,} pixels;"
+                f" the most is {MAX_FILM_PIXELS:,}"
             )
         return self
+
+
+class VideoPayload(VideoStep):
+    """Input of a VIDEO task."""
+
+    prompt: Prompt
+    action: NoAction = None
 
 
 @dataclass(frozen=True, slots=True)
 class TaskType:
     """One row of the catalog. Prices are US dollars: of a completed task, and of a replica for an hour.
 
-    `writes`: what it makes is text, which can be followed while it is written.
+    `payload` is the input of a plain task, `step` that of a step of a chain. `writes`: what it makes is text, which can
+    be followed while it is written.
     """
 
     name: str
     payload: type[_Strict]
+    step: type[_Strict]
     price_usd: Decimal
     replica_price_usd_per_hour: Decimal
     writes: bool = False
@@ -152,13 +199,35 @@ class TaskType:
 TASK_TYPES: Mapping[str, TaskType] = {
     row.name: row
     for row in (
-        TaskType("TEXT", TextPayload, Decimal("0.001"), Decimal("0.50"), writes=True),
-        TaskType("IMAGE", ImagePayload, Decimal("0.010"), Decimal("2.00")),
-        TaskType("VIDEO", VideoPayload, Decimal("0.100"), Decimal("8.00")),
+        TaskType("TEXT", TextPayload, TextStep, Decimal("0.001"), Decimal("0.50"), writes=True),
+        TaskType("IMAGE", ImagePayload, ImageStep, Decimal("0.010"), Decimal("2.00")),
+        TaskType("VIDEO", VideoPayload, VideoStep, Decimal("0.100"), Decimal("8.00")),
     )
 }
 
 
+def step_model(task_type: str, payload: Mapping[str, Any], *, has_parents: bool) -> type[BaseModel]:
+    """Return the model that a step's payload is held against when it is submitted.
+
+    A step needs a prompt, unless it has parents, which may make one, or an action.
+    """
+    row = TASK_TYPES[task_type]
+    return row.step if has_parents or payload.get("action") is not None else row.payload
+
+
 def read_payload(task_type: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the stored payload of a task as the provider sees it: snake_case, defaults filled in."""
-    return TASK_TYPES[task_type].payload.model_validate(payload).model_dump()
+    """Return the stored payload of a task or a step as the provider sees it: snake_case, defaults filled in.
+
+    Raises:
+        InputError: it breaks a rule; what was checked when it was submitted can do so by what a step's parents gave.
+    """
+    try:
+        return TASK_TYPES[task_type].step.model_validate(payload).model_dump()
+    except ValidationError as error:
+        broken = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InputError("the payload breaks a rule: " + "; ".join(map(_said, broken[:MAX_NAMED]))) from None
+
+
+def _said(broken: ErrorDetails) -> str:
+    pointer = "".join(f"/{part}" for part in broken["loc"])
+    return f"{pointer or '/'}: {broken['msg'].removeprefix('Value error, ')}"

@@ -39,7 +39,8 @@ FlikError
 ├── Unavailable               a dependency is away; try again after `retry_after_s`
 ├── QueueFull                 too much waits in the whole service; `retry_after_s`
 ├── ProviderError             a model back end failed; says whether a retry is worth it
-│   └── ProviderUnavailable   the back end is away, whatever it is asked for
+│   ├── ProviderUnavailable   the back end is away, whatever it is asked for
+│   └── InputError            what a step of a chain gets from its parents is of no use to it
 ├── StartupRefused            `flik up` cannot start here, and why
 ├── MigrationError            the database and the migration files do not fit, or one failed
 └── SettingInvalid            a setting has a value Flik cannot use
@@ -572,6 +573,16 @@ class ProviderUnavailable(ProviderError):
 
     def __init__(self, message: str) -> None:
         super().__init__("provider_unavailable", message, True)
+        self.args = (message,)  # what pickling hands to this constructor
+
+
+class InputError(ProviderError):
+    """What a generation is to start from leads nowhere, is not there, or cannot be read; no retry mends that."""
+
+    code = "input_unusable"
+
+    def __init__(self, message: str) -> None:
+        super().__init__("input_unusable", message, False)
         self.args = (message,)  # what pickling hands to this constructor
 
 

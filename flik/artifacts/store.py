@@ -74,6 +74,10 @@ def _checked(key: str) -> str:
     return key
 
 
+def _digest(data: bytes) -> str:
+    return sha256(data).hexdigest()
+
+
 def verdict_of(error: Exception) -> Verdict:
     """Return what a call's failure says about the store."""
     if isinstance(error, NotFoundError | FileNotFoundError):
@@ -116,7 +120,7 @@ class ArtifactStore:
             key=key,
             content_type=artifact.content_type,
             size_bytes=len(artifact.data),
-            sha256=sha256(artifact.data).hexdigest(),
+            sha256=_digest(artifact.data),
             width=artifact.width,
             height=artifact.height,
             duration_s=artifact.duration_s,
@@ -145,6 +149,20 @@ class ArtifactStore:
         """Yield the bytes of a range in chunks of at most 1 MiB. Raises as `head`."""
         for at in range(start, end, CHUNK_BYTES):
             yield await self.get_range(key, at, min(at + CHUNK_BYTES, end))
+
+    async def get(self, stored: StoredArtifact) -> bytes:
+        """Return the bytes of an artifact, all of them in memory.
+
+        Raises:
+            ArtifactNotFound: it is not there any more, or what is there is not what was stored.
+            Unavailable: the store is away.
+        """
+        data = b""
+        if await self.head(stored.key) == stored.size_bytes:
+            data = b"".join([piece async for piece in self.stream(stored.key, 0, stored.size_bytes)])
+        if await asyncio.to_thread(_digest, data) != stored.sha256:
+            raise ArtifactNotFound("the artifact is not what was stored")
+        return data
 
     async def delete(self, key: str) -> None:
         """Remove an artifact; removing what is not there does nothing."""

@@ -119,7 +119,7 @@ class Worker(NamedTuple):
 class Grant(NamedTuple):
     """One task given to one worker. Whoever writes its outcome must show `lease_token`.
 
-    `outputs` is what the parents of a step brought forth, as JSON text (`flik/domain/dag/references.py` reads it).
+    `outputs` is what the parents of a step made, in their order: JSON text that `flik/domain/dag/references.py` reads.
     """
 
     task_id: str

@@ -8,7 +8,8 @@ schema. The worst body within the limits takes about 0.1 s of CPU.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 import orjson
@@ -199,8 +200,23 @@ def read_model(model: type[_Model], document: Any, pointer: str = "") -> _Model:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        broken = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidRequest(tuple(_field_error(details, pointer) for details in broken[:MAX_FIELD_ERRORS])) from None
+        raise InvalidRequest(field_errors(error, pointer)) from None
+
+
+def field_errors(error: ValidationError, pointer: str, unknown: Collection[str] = ()) -> tuple[FieldError, ...]:
+    """Return the fields that break a rule, the first 50 of them.
+
+    `unknown` are the pointers of values that only stand for what is not known yet: they break no rule, unless the model
+    has no such field at all.
+    """
+    broken = error.errors(include_url=False, include_context=False, include_input=False)
+    found = ((_field_error(details, pointer), details["type"]) for details in broken)
+    wrong = (each for each, kind in found if kind == "extra_forbidden" or not _is_within(each.pointer, unknown))
+    return tuple(islice(wrong, MAX_FIELD_ERRORS))
+
+
+def _is_within(pointer: str, places: Collection[str]) -> bool:
+    return any(pointer == place or pointer.startswith(f"{place}/") for place in places)
 
 
 def _field_error(details: ErrorDetails, prefix: str) -> FieldError:

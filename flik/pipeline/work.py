@@ -13,6 +13,9 @@ and the task fails for good. On `drain` the worker asks for nothing more, finish
 in the given time and hands the rest back; a handed-back attempt does not count. Handed back is
 also what found the provider's back end away; then the worker asks for nothing for a while, and
 for one task to find out (`flik/pipeline/back_end.py`).
+
+A step of a chain comes with what its parents made, which is put into its payload and read from the
+object store before the provider starts (`flik/pipeline/inputs.py`).
 """
 
 from __future__ import annotations
@@ -34,9 +37,10 @@ from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, Stor
 from flik.errors import ProviderError, ProviderUnavailable, Unavailable
 from flik.pipeline.back_end import BackEnd
 from flik.pipeline.collector import collect_seldom
+from flik.pipeline.inputs import Files, gather
 from flik.pipeline.ports import Beat, QueueForWorker
 from flik.pipeline.timeouts import Timeouts
-from flik.providers.base import Artifact, Context, Progress, Provider, Request, Result, TextChunk
+from flik.providers.base import Artifact, Context, Input, Progress, Provider, Request, Result, TextChunk
 from flik.telemetry import log_as
 
 _POLL_S = 10.0
@@ -45,8 +49,8 @@ MAX_MESSAGE_CHARS = 2_000
 _log = logging.getLogger("flik.worker")
 
 
-class Artifacts(Protocol):
-    """Where finished files go."""
+class Artifacts(Files, Protocol):
+    """Where finished files go, and those of a step's parents lie."""
 
     async def put(self, task_id: str, attempt: int, artifact: Artifact) -> StoredArtifact:
         """Store one file, replacing an earlier try of the same attempt."""
@@ -318,8 +322,11 @@ class TaskWorker:
 
     async def _generate(self, run: _Run) -> Completed | HandedBack:
         grant = run.grant
-        payload = self._read_payload(grant.task_type, orjson.loads(grant.payload))
-        request = Request(grant.task_id, grant.task_type, payload, grant.attempt)
+        payload, inputs = orjson.loads(grant.payload), tuple[Input, ...]()
+        if grant.outputs is not None:
+            payload, inputs = await gather(payload, grant.outputs, self._artifacts)
+        payload = self._read_payload(grant.task_type, payload)
+        request = Request(grant.task_id, grant.task_type, payload, grant.attempt, inputs)
         draft = _Draft(writing=self._chunks.begin(grant, payload)) if self._chunks else _Draft()
         try:
             with self._back_end.used(run.call):

@@ -16,19 +16,39 @@ next await; a provider that wants to wind down before the hard timeout watches
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """One file that a generation starts from, whole; `data` hashes to `sha256` (hex). Sizes are pixels.
+
+    It was made by another generation, and is no safer to decode than any file.
+    """
+
+    content_type: str
+    size_bytes: int
+    sha256: str
+    data: bytes
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """One generation. `payload` passed the catalog's schema of `task_type`; keys are snake_case."""
+    """One generation. `payload` passed the catalog's schema of `task_type`; keys are snake_case.
+
+    A step of a chain has `inputs`, what its parents made, and may then have no prompt; see `flik/catalog.py`.
+    """
 
     task_id: str
     task_type: str
     payload: Mapping[str, Any]
     attempt: int = 1
+    inputs: tuple[Input, ...] = ()
 
 
 @dataclass(slots=True)
@@ -90,6 +110,12 @@ class Provider(Protocol):
 
         Raises:
             ProviderUnavailable: the back end is away.
+            InputError: the inputs are not what it can start from.
             ProviderError: the back end failed, and whether a retry is worth it.
         """
         ...
+
+
+def traced(inputs: Sequence[Input]) -> dict[str, Any]:
+    """Return what the metadata of a result says of what it started from: nothing, or the digests of the inputs."""
+    return {"inputs": [each.sha256 for each in inputs]} if inputs else {}

@@ -65,6 +65,7 @@ EXAMPLES: dict[FlikError, str] = {
     errors.Unavailable("queue", 2.5): "queue is not available; try again in 2.5 s",
     errors.ProviderError("overloaded", "try later", True): "overloaded: try later",
     errors.ProviderUnavailable("it does not answer"): "provider_unavailable: it does not answer",
+    errors.InputError("the step draft has no text"): "input_unusable: the step draft has no text",
     errors.StartupRefused("the port is taken"): "the port is taken",
     errors.MigrationError("0001_tasks", "it was changed"): "migration 0001_tasks: it was changed",
     errors.SettingInvalid("FLIK_PORT", "is no number"): "FLIK_PORT: is no number",

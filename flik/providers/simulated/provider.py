@@ -5,7 +5,9 @@ as the payload's script says, and fails when the script says so. A scripted fail
 code `provider_unavailable` is a back end that is away: such an attempt does not count, so it is
 the next call that finds the same number again, and the script says after how many it works. The same payload and seed
 give the same bytes in every process; without a seed the task id is the seed, so a retry
-makes the same artifact again.
+makes the same artifact again. The inputs of a step count with its payload: a picture is drawn over them, a film
+shows them, a text describes them; an action is done to each of them. A step without a prompt makes what its seed
+decides.
 
 Drawing runs in a thread beside the waiting, so an attempt takes the longer of the two.
 Cancellation ends the waiting at once and the thread at its next frame. Once
@@ -16,12 +18,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from flik.errors import ProviderError, ProviderUnavailable
-from flik.providers.base import Artifact, Context, Output, Progress, Request, Result, TextChunk
+from flik.providers.base import Artifact, Context, Input, Output, Progress, Request, Result, TextChunk, traced
 from flik.providers.simulated import chance, text
 from flik.providers.simulated import plan as planning
 
@@ -47,6 +50,7 @@ class SimulatedProvider:
 
         Raises:
             ProviderUnavailable: the script says that the back end is away.
+            InputError: an input cannot be decoded, or is too large.
             ProviderError: the script asks this attempt to fail, or the type is one this provider cannot make.
         """
         if request.task_type not in DURATIONS_S:
@@ -165,49 +169,60 @@ async def _wait(context: Context, seconds: float) -> None:
 
 
 def make(request: Request, seed: int, stopped: Stopped = lambda: False) -> list[Artifact]:
-    """Make all artifacts of a request; takes CPU. Once `stopped` is true what comes back is incomplete."""
+    """Make all artifacts of a request; takes CPU. Once `stopped` is true what comes back is incomplete.
+
+    Raises:
+        InputError: an input cannot be decoded, or is too large.
+    """
     if request.task_type == "TEXT":
-        return [_text(request.payload, seed)]
-    one = _picture if request.task_type == "IMAGE" else _film
-    artifacts = []
-    for index in range(request.payload["num_outputs"]):
-        if stopped():
-            break
-        sub_seed = seed if index == 0 else chance.number(seed, "output", index)
-        artifacts.append(one(request.payload, index, sub_seed, stopped))
-    return artifacts
+        return [_text(request.payload, seed, request.inputs)]
+    one_of_each = _pictures if request.task_type == "IMAGE" else _films
+    return list(takewhile(lambda _: not stopped(), one_of_each(request, seed, stopped)))
 
 
-def _text(payload: Mapping[str, Any], seed: int) -> Artifact:
-    chat = payload.get("chat")
+def _text(payload: Mapping[str, Any], seed: int, inputs: Sequence[Input]) -> Artifact:
+    chat, prompt = payload.get("chat"), payload.get("prompt")
     if chat:
-        written = text.messages(payload["prompt"], chat["messages"])
+        written = text.messages(prompt or "", chat["messages"])
+    elif inputs:
+        from flik.providers.simulated.describe import describe  # noqa: PLC0415  # Pillow is for who has inputs
+
+        seen = describe(inputs)
+        written = text.write_after(seen.text, prompt or seen.subject, payload.get("style"), payload["max_words"], seed)
     else:
-        written = text.write(payload["prompt"], payload.get("style"), payload["max_words"], seed)
+        written = text.write(prompt or "", payload.get("style"), payload["max_words"], seed)
     return Artifact(0, "text/plain; charset=utf-8", written.encode("utf-8", "replace"))
 
 
-def _picture(payload: Mapping[str, Any], index: int, seed: int, stopped: Stopped) -> Artifact:
+def _pictures(request: Request, seed: int, stopped: Stopped) -> Iterator[Artifact]:
     from flik.providers.simulated import picture  # noqa: PLC0415  # a replica makes one kind, and loads but its tools
 
-    plan = planning.read(payload["prompt"], payload.get("style"), seed)
-    image = picture.draw(plan, payload["width"], payload["height"])
-    kind = payload["output_format"]
-    return Artifact(index, picture.CONTENT_TYPES[kind], picture.encode(image, kind), image.width, image.height)
+    kind = request.payload["output_format"]
+    images = picture.make(request.payload, _plans(request.payload, seed, stopped), request.inputs)
+    for index, image in enumerate(images):
+        yield Artifact(index, picture.CONTENT_TYPES[kind], picture.encode(image, kind), image.width, image.height)
 
 
-def _film(payload: Mapping[str, Any], index: int, seed: int, stopped: Stopped) -> Artifact:
+def _films(request: Request, seed: int, stopped: Stopped) -> Iterator[Artifact]:
     from flik.providers.simulated import film  # noqa: PLC0415  # as for pictures
 
-    plan = planning.read(payload["prompt"], payload.get("style"), seed)
-    width, height, fps = film.even(payload["width"]), film.even(payload["height"]), payload["fps"]
-    images = film.frames(plan, width, height, fps, payload["length_s"])
-    data = film.encode(images, (width, height), fps, stopped)
-    return Artifact(index, "video/mp4", data, width, height, film.frame_count(fps, payload["length_s"]) / fps)
+    films = film.make(request.payload, _plans(request.payload, seed, stopped), request.inputs, stopped)
+    for index, made in enumerate(films):
+        yield Artifact(index, "video/mp4", made.data, made.width, made.height, made.duration_s)
+
+
+def _plans(payload: Mapping[str, Any], seed: int, stopped: Stopped) -> Iterator[planning.Plan]:
+    """Yield the plan of each output that is asked for, until nobody wants them any more."""
+    for index in range(payload["num_outputs"]):
+        if stopped():
+            return
+        sub_seed = seed if index == 0 else chance.number(seed, "output", index)
+        yield planning.read(payload.get("prompt") or "", payload.get("style"), sub_seed)
 
 
 def _result(request: Request, context: Context, seed: int, artifacts: list[Artifact]) -> Result:
     facts: dict[str, Any] = {"provider": "simulated", "version": context.version, "seed": seed}
+    facts |= traced(request.inputs)
     if request.task_type != "TEXT":
         return Result(None, facts)
     written = artifacts[0].data.decode()

@@ -166,6 +166,12 @@ def write(prompt: str, style: str | None, max_words: int, seed: int) -> str:
     return _cut("\n\n".join(joint.join(paragraph) for paragraph in paragraphs), max_words)
 
 
+def write_after(opening: str, prompt: str, style: str | None, max_words: int, seed: int) -> str:
+    """Return a text of at most `max_words` words that begins with `opening`, a paragraph of its own."""
+    room = max_words - words_in(opening)
+    return f"{opening}\n\n{write(prompt, style, room, seed)}" if room > 0 else _cut(opening, max_words)
+
+
 def _cut(text: str, max_words: int) -> str:
     """Shorten a text that is longer than asked to its first words."""
     words = text.split()

@@ -14,6 +14,7 @@ from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, Tick
 GRANTS = [
     Grant("t1", "k1", "acme", "TEXT", 1, 2, '{"prompt": "é 猫 \\" \\\\"}', 60.0, 120.5, "r1", "t1"),
     Grant("00000000-0000-7000-8000-000000000001", "k2", "0012", "IMAGE", 0, 1, "{}", 1e-9, 1800.0, None, None),
+    Grant("t3", "k3", "acme", "VIDEO", 2, 1, "{}", 1.0, 2.0, outputs='[{"step_id": "a", "text": "é \\u0000"}]'),
 ]
 OUTCOMES: list[Outcome] = [
     Completed("t1", "k1"),

@@ -35,6 +35,23 @@ async def test_what_was_stored_comes_back_byte_for_byte(store: ArtifactStore) ->
     assert await store.head(stored.key) == len(data)
 
 
+async def test_the_whole_is_what_was_stored(store: ArtifactStore) -> None:
+    for index, data in enumerate((bytes(range(256)) * 9000, b"x", b"")):
+        stored = await store.put(TASK, 1, Artifact(index, "image/png", data))
+        assert await store.get(stored) == data
+
+
+@pytest.mark.parametrize("there", [b"", b"0123", b"0123456780", b"0123456789a"])
+async def test_what_is_not_as_it_was_stored_is_not_found(store: ArtifactStore, there: bytes) -> None:
+    stored = await store.put(TASK, 1, Artifact(0, "image/png", b"0123456789"))
+    await store.put(TASK, 1, Artifact(0, "image/png", there))
+    with pytest.raises(ArtifactNotFound, match="not what was stored"):
+        await store.get(stored)
+    await store.delete(stored.key)
+    with pytest.raises(ArtifactNotFound, match="not there"):
+        await store.get(stored)
+
+
 async def test_a_range_is_read_without_the_rest(store: ArtifactStore) -> None:
     stored = await store.put(TASK, 1, Artifact(0, "text/plain; charset=utf-8", b"0123456789"))
     assert await store.get_range(stored.key, 2, 5) == b"234"

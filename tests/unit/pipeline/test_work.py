@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, cast
 
 import pytest
 from making import stored_file, worker
 
+from flik import catalog
 from flik.domain.breaker import BreakerPolicy, Call, Tally
+from flik.domain.dag.references import Output as Made
 from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, StoredArtifact, Worker
-from flik.errors import ProviderError, ProviderUnavailable, Unavailable
+from flik.errors import ArtifactNotFound, ProviderError, ProviderUnavailable, Unavailable
 from flik.pipeline import back_end, work
 from flik.pipeline.ports import Beat, BeatReply, LeaseReply
 from flik.pipeline.work import TaskWorker
@@ -110,6 +114,14 @@ class ArtifactsFake:
         self.stored: list[tuple[str, int, int]] = []
         self.gate: asyncio.Event | None = None
         self.fails = False
+        self.files: dict[str, bytes] = {}
+
+    async def get(self, stored: StoredArtifact) -> bytes:
+        if self.fails:
+            raise Unavailable("artifacts")
+        if stored.key not in self.files:
+            raise ArtifactNotFound("the artifact is not there (any more)")
+        return self.files[stored.key]
 
     async def put(self, task_id: str, attempt: int, artifact: Artifact) -> StoredArtifact:
         if self.fails:
@@ -189,7 +201,12 @@ def grant(number: int = 1, token: str = "token", **times: Any) -> Grant:
 class Stage:
     """A running worker between its fakes."""
 
-    def __init__(self, slots: int = 2, heartbeat_s: float = 0.005) -> None:
+    def __init__(
+        self,
+        slots: int = 2,
+        heartbeat_s: float = 0.005,
+        read_payload: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda task_type, payload: payload,
+    ) -> None:
         self.queue, self.provider, self.artifacts = QueueFake(), ProviderFake(), ArtifactsFake()
         self.chunks = ChunksFake()
         self.worker = TaskWorker(
@@ -197,7 +214,7 @@ class Stage:
             self.queue,
             self.provider,
             self.artifacts,
-            lambda task_type, payload: payload,
+            read_payload,
             slots=slots,
             heartbeat_s=heartbeat_s,
             chunks=self.chunks,
@@ -377,6 +394,53 @@ async def test_a_broken_provider_does_not_break_the_worker(stage: Stage) -> None
     stage.provider.script = say("fine")
     stage.queue.give(grant(2))
     assert (await stage.outcomes(2))[1] == Completed("t2", "token", "fine", {}, ())
+
+
+# ---- steps of chains
+
+
+def step(number: int = 1, *outputs: Made, payload: str = '{"style": "bold"}') -> Grant:
+    rows = [{**each._asdict(), "artifacts": [asdict(file) for file in each.artifacts]} for each in outputs]
+    return grant(number)._replace(payload=payload, outputs=json.dumps(rows))
+
+
+async def test_a_step_starts_from_what_its_parents_made(stage: Stage) -> None:
+    stage.artifacts.files = {"key/0": b"zero", "key/1": b"one"}
+    stage.queue.give(step(1, Made("a", "a night", {}, ()), Made("b", None, {}, (stored_file(0), stored_file(1)))))
+    await stage.outcome()
+    [asked] = stage.provider.requests
+    assert asked.payload == {"style": "bold", "prompt": "a night"}
+    assert [(each.data, each.width) for each in asked.inputs] == [(b"zero", 8), (b"one", 8)]
+
+
+async def test_a_path_that_leads_nowhere_or_a_file_that_is_gone_fails_a_step_for_good(stage: Stage) -> None:
+    lost = step(1, Made("a", None, {}, (stored_file(0),)))
+    astray = step(2, Made("a", None, {}, ()), payload='{"prompt": {"$from": "a"}}')
+    stage.queue.give(lost, astray)
+    outcomes = {each.task_id: each for each in await stage.outcomes(2)}
+    said = "the input 000000000000 (image/png): the artifact is not there (any more)"
+    assert outcomes["t1"] == Failed("t1", "token", "input_unusable", said, retryable=False)
+    assert outcomes["t2"] == Failed("t2", "token", "input_unusable", "the step a has no text", retryable=False)
+    assert not stage.provider.requests
+
+
+async def test_an_object_store_that_does_not_give_a_file_is_worth_a_retry(stage: Stage) -> None:
+    stage.artifacts.fails = True
+    stage.queue.give(step(1, Made("a", None, {}, (stored_file(0),))))
+    outcome = await stage.outcome()
+    assert isinstance(outcome, Failed)
+    assert (outcome.error_code, outcome.retryable) == ("artifacts_unavailable", True)
+
+
+async def test_what_references_give_is_checked_before_the_provider_starts() -> None:
+    async with Stage(read_payload=catalog.read_payload) as stage:
+        payload = '{"maxWords": {"$from": "a", "path": "metadata.n"}}'
+        stage.queue.give(step(1, Made("a", "x", {"n": 7}, ()), payload=payload))
+        stage.queue.give(step(2, Made("a", "x", {"n": "7"}, ()), payload=payload))
+        outcomes = {each.task_id: each for each in await stage.outcomes(2)}
+        assert stage.provider.requests[0].payload["max_words"] == 7
+        said = "the payload breaks a rule: /maxWords: Input should be a valid integer"
+        assert outcomes["t2"] == Failed("t2", "token", "input_unusable", said, retryable=False)
 
 
 # ---- timeouts
