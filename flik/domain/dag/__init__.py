@@ -1,0 +1,1 @@
+"""Chains of tasks (dags) as pure decisions."""
