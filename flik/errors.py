@@ -315,6 +315,46 @@ class ArtifactNotFound(RequestError):
         self.detail = detail
 
 
+class DagNotFound(RequestError):
+    """No dag with this id is visible to the caller."""
+
+    code = "dag_not_found"
+
+    def __init__(self, dag_id: str) -> None:
+        super().__init__(dag_id)
+        self.dag_id = dag_id
+
+    def __str__(self) -> str:
+        return f"no dag {self.dag_id}"
+
+
+class DagStateConflict(RequestError):
+    """The dag's state forbids the action, for instance resuming one that has not failed."""
+
+    code = "dag_state_conflict"
+
+    def __init__(self, status: str, action: str) -> None:
+        super().__init__(status, action)
+        self.status = status
+        self.action = action
+
+    def __str__(self) -> str:
+        return f"a dag that is {self.status} cannot be {self.action}"
+
+
+class StepOfDag(RequestError):
+    """The task is a step, which is not tried again without its dag."""
+
+    code = "step_of_dag"
+
+    def __init__(self, dag_id: str) -> None:
+        super().__init__(dag_id)
+        self.dag_id = dag_id
+
+    def __str__(self) -> str:
+        return f"the task is a step of the dag {self.dag_id}; resume that"
+
+
 class StateConflict(RequestError):
     """The task's state forbids the action, for instance cancelling what is finished."""
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 
+from flik.domain.dag.plan import MAX_STEPS
 from flik.domain.identity import MAX_TENANT_ID_CHARS, TENANT_ID
 
 MAX_BATCH = 1_000
@@ -67,6 +68,47 @@ class BatchRequest(_Request):
     """Tasks to do. The gateway reads them one by one, so that one that is wrong does not take the others down."""
 
     tasks: list[TaskRequest] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+OnFailure = Literal["fail", "skip"]
+StepId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+
+
+class DagStep(_Request):
+    """One step of a dag: a task that runs when its parents have completed."""
+
+    id: StepId | None = Field(default=None, description="By default step-1, step-2 ..., by its place.")
+    task_type: TaskTypeName
+    payload: dict[str, Any] = Field(
+        default={},
+        description='The input. A value may be what a parent made: `{"$from": "<step id>", "path": "text"}`.',
+    )
+    depends_on: list[StepId] | None = Field(
+        default=None,
+        max_length=MAX_STEPS,
+        description="Its parents. When no step has this, each depends on the one before it.",
+    )
+    priority: Priority | None = Field(default=None, description="By default that of the dag.")
+    start_deadline_s: float | None = Field(
+        default=None, gt=0, le=30 * 86_400, description="EXPIRED when it has not started so long after its parents."
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=20), WHOLE] | None = None
+    on_failure: OnFailure = Field(
+        default="fail", description="fail: without it the dag fails. skip: what depends on it is left out."
+    )
+
+
+class DagRequest(_Request):
+    """Tasks that depend on one another."""
+
+    tenant_id: TenantId | None = Field(default=None, description="Whose dag it is; by default the key's tenant.")
+    priority: Whole = Field(default=1, ge=0, le=2, description="0 real-time, 1 interactive, 2 background.")
+    region: Region | None = Field(default=None, description="Where to run; by default here.")
+    deadline_s: float | None = Field(
+        default=None, gt=0, le=30 * 86_400, description="No step starts later than so many seconds from now."
+    )
+    metadata: dict[str, Any] | None = Field(default=None, description="Kept and shown; up to 16 KiB.")
+    steps: list[DagStep] = Field(min_length=1, max_length=MAX_STEPS)
 
 
 _REPLAY_FILTERS = ("taskType", "tenantId", "priority", "errorCode", "createdAfter", "createdBefore")
@@ -223,6 +265,7 @@ class TaskAnswer(_Wire):
     region: str
     attempt: int
     max_attempts: int
+    dag_id: str | None = None
     created_at: datetime
     available_at: datetime | None = None
     start_deadline_at: datetime | None = None
@@ -240,6 +283,92 @@ class TaskPage(_Wire):
     """One page of tasks, newest first; `nextCursor` is null on the last."""
 
     items: list[TaskAnswer]
+    next_cursor: str | None
+
+
+class StepStarted(_Wire):
+    """One step of a dag that is stored. `parentTaskId` is the first of `parentTaskIds`."""
+
+    task_id: str
+    step_id: str
+    task_type: str
+    status: str
+    depends_on: list[str]
+    parent_task_id: str | None = None
+    parent_task_ids: list[str] | None = None
+
+
+class DagStarted(_Wire):
+    """A dag that is stored, and where to follow it."""
+
+    dag_id: str
+    status: str
+    created_at: datetime
+    tasks: list[StepStarted]
+    status_url: str
+    cancel_url: str
+    resume_url: str
+    events_url: str
+
+
+class StepAnswer(StepStarted):
+    """All that is shown of one step; fields that do not apply are left out."""
+
+    priority: int
+    on_failure: OnFailure
+    attempt: int
+    max_attempts: int
+    created_at: datetime
+    available_at: datetime | None = None
+    start_deadline_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    worker_id: str | None = None
+    version: str | None = None
+    error: TaskError | None = None
+    result: ResultAnswer | None = None
+
+
+class DagError(TaskError):
+    """Why a dag failed: the step that is to blame."""
+
+    step_id: str
+
+
+class StepCounts(_Wire):
+    """How many steps there are, how many have completed, and how many have not ended."""
+
+    total: int
+    completed: int
+    open: int
+
+
+class DagSummary(_Wire):
+    """What is shown of one dag in a list; fields that do not apply are left out."""
+
+    dag_id: str
+    tenant_id: str
+    status: Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED"]
+    priority: int
+    region: str
+    created_at: datetime
+    completed_at: datetime | None = None
+    deadline_at: datetime | None = None
+    metadata: dict[str, Any] | None = None
+    error: DagError | None = None
+    steps: StepCounts
+
+
+class DagAnswer(DagSummary):
+    """All that is shown of one dag; its steps are in the caller's order."""
+
+    tasks: list[StepAnswer]
+
+
+class DagPage(_Wire):
+    """One page of dags, newest first; `nextCursor` is null on the last."""
+
+    items: list[DagSummary]
     next_cursor: str | None
 
 

@@ -11,12 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from flik.domain.dag.graph import DagFilter
 from flik.domain.task import Priority, TaskFilter
 
 TENANT_ID = r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$"  # the ids of tenants, as JSON Schema writes it; 0002_tenants.sql agrees
 MAX_TENANT_ID_CHARS = 128
+_Filter = TypeVar("_Filter", TaskFilter, DagFilter)
 
 
 def is_tenant_id(text: str) -> bool:
@@ -124,7 +126,7 @@ class Caller:
         """Return whether what belongs to `tenant_id` exists for this caller; if not, it is answered with 404."""
         return self.is_operator or self.tenant_id == tenant_id
 
-    def narrow(self, wanted: TaskFilter) -> TaskFilter | None:
+    def narrow(self, wanted: _Filter) -> _Filter | None:
         """Return the part of `wanted` that this caller may reach; None when that is nothing."""
         if self.is_operator:
             return wanted

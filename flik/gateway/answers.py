@@ -56,6 +56,8 @@ class Answers:
             "maxAttempts": view.max_attempts,
             "createdAt": iso(view.created_at),
         }
+        if view.dag_id is not None:
+            answer["dagId"] = view.dag_id
         if view.status == Status.QUEUED and view.attempt:
             answer["availableAt"] = iso(view.available_at)
         for name, at in (

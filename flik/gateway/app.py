@@ -19,6 +19,7 @@ from flik.errors import FlikError
 from flik.gateway import (
     artifacts,
     audit,
+    dags,
     dead_letters,
     deliveries,
     events,
@@ -80,8 +81,8 @@ def create_app(
     app.add_exception_handler(HTTPException, problems.on_framework_error)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_parameters)
     for module in (
-        service, submit, tasks, events, streams, tickets, sockets, dead_letters, webhooks, deliveries, keys, tenants,
-        audit, artifacts, family_tasks,
+        service, submit, tasks, dags, events, streams, tickets, sockets, dead_letters, webhooks, deliveries, keys,
+        tenants, audit, artifacts, family_tasks,
     ):  # fmt: skip
         app.include_router(module.router)
     return app

@@ -25,7 +25,7 @@ _ERROR_CODE: Mapping[str, Any] = {
 }  # printable ASCII
 _TIME = {"type": "string", "format": "date-time"}
 _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
-    "status": {"type": "string", "enum": [status.value for status in Status]},
+    "status": {"type": "string"},
     "taskType": {"type": "string", "enum": list(TASK_TYPES)},
     "priority": {"type": "integer", "minimum": 0, "maximum": 2},
     "tenantId": schemas.TENANT_ID_SCHEMA,
@@ -36,10 +36,18 @@ _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def query_parameters(names: tuple[str, ...], cursors: str = cursor.OF_IDS) -> dict[str, Any]:
-    """Return the OpenAPI fragment of a route that reads its query by itself; its cursors have the pattern `cursors`."""
+def query_parameters(
+    names: tuple[str, ...], cursors: str = cursor.OF_IDS, *, statuses: tuple[str, ...] = tuple(Status)
+) -> dict[str, Any]:
+    """Return the OpenAPI fragment of a route that reads its query by itself.
+
+    Args:
+        cursors: the pattern of its cursors.
+        statuses: what `status` may be.
+    """
     described = {
         **{name: _SCHEMAS[name] for name in (*names, "limit")},
+        **({"status": {"type": "string", "enum": list(statuses)}} if "status" in names else {}),
         "cursor": {"type": "string", "pattern": cursors},
     }
     return {
@@ -49,8 +57,10 @@ def query_parameters(names: tuple[str, ...], cursors: str = cursor.OF_IDS) -> di
     }
 
 
-def read_filter(query: QueryParams, allowed: tuple[str, ...]) -> TaskFilter:
-    """Return the filter that query parameters ask for.
+def read_filter(
+    query: QueryParams, allowed: tuple[str, ...], *, statuses: tuple[str, ...] = tuple(Status)
+) -> TaskFilter:
+    """Return the filter that query parameters ask for; `statuses` are what `status` may be.
 
     Raises:
         InvalidRequest: names the parameter that is unknown or has an impossible value.
@@ -58,7 +68,7 @@ def read_filter(query: QueryParams, allowed: tuple[str, ...]) -> TaskFilter:
     limit, after = read_page(query, allowed)
     return TaskFilter(
         tenant_id=read_tenant_id(query.get("tenantId"), "tenantId"),
-        status=_one_of(query, "status", tuple(Status)),
+        status=_one_of(query, "status", statuses),
         task_type=_one_of(query, "taskType", tuple(TASK_TYPES)),
         priority=_whole_number(query, "priority", 0, 2, None),
         error_code=_text(query.get("errorCode"), "errorCode", _ERROR_CODE, "1 to 128 printable ASCII characters"),

@@ -14,6 +14,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from flik.domain.dag.graph import NewDag
 from flik.domain.idempotency import MAX_KEY_CHARS, Answer, Keyed, KeyedRequest, fingerprint, read_key
 from flik.domain.task import NewTask
 from flik.gateway.parts import parts_of
@@ -67,8 +68,12 @@ async def replay_of(request: Request, asked: KeyedRequest | None) -> Response | 
     return _again(kept) if kept else None
 
 
-async def store(request: Request, tasks: Sequence[NewTask], asked: KeyedRequest | None, answer: Response) -> Response:
+async def store(
+    request: Request, tasks: Sequence[NewTask], asked: KeyedRequest | None, answer: Response, dag: NewDag | None = None
+) -> Response:
     """Commit the tasks, under the key if there is one; return `answer`, or the one that was kept before.
+
+    `dag`: the tasks are those of its steps.
 
     Raises:
         IdempotencyInFlight: the first request under the key has no answer yet.
@@ -77,9 +82,9 @@ async def store(request: Request, tasks: Sequence[NewTask], asked: KeyedRequest 
     """
     commit = parts_of(request).commit
     if asked is None:
-        await commit.commit(tasks)
+        await (commit.commit(tasks) if dag is None else commit.commit_dag(dag))
         return answer
-    kept = await commit.commit_once(Keyed(asked, _to_keep(answer), tasks))
+    kept = await commit.commit_once(Keyed(asked, _to_keep(answer), tasks, dag))
     return _again(kept) if kept else answer
 
 

@@ -230,10 +230,7 @@ def read_task(document: Any, caller: Caller, origin: Origin, parts: Parts, point
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise InvalidRequest((FieldError(f"{pointer}/payload", f"is larger than {MAX_PAYLOAD_BYTES:,} bytes"),))
     read_model(TASK_TYPES[wanted.task_type].payload, wanted.payload, f"{pointer}/payload")
-    region = wanted.region or parts.region
-    if region not in parts.regions:
-        known = ", ".join(sorted(parts.regions))
-        raise InvalidRequest((FieldError(f"{pointer}/region", f"is not a region of this service; there is {known}"),))
+    region = read_region(wanted.region, parts, pointer)
     task_id = uuid7()
     now = task_id.timestamp / 1000  # not another look at the clock: lists find a time by the ids of it
     deadline = None if wanted.start_deadline_s is None else now + wanted.start_deadline_s
@@ -241,3 +238,16 @@ def read_task(document: Any, caller: Caller, origin: Origin, parts: Parts, point
         str(task_id), tenant_id, wanted.task_type, wanted.priority, region, payload.decode(), now, deadline,
         origin.request_id, origin.trace_id,
     )  # fmt: skip
+
+
+def read_region(wanted: str | None, parts: Parts, pointer: str = "") -> str:
+    """Return where a request is to run; by default here. `pointer` is where its object stands in the body.
+
+    Raises:
+        InvalidRequest: it is no region of this service.
+    """
+    region = wanted or parts.region
+    if region not in parts.regions:
+        known = ", ".join(sorted(parts.regions))
+        raise InvalidRequest((FieldError(f"{pointer}/region", f"is not a region of this service; there is {known}"),))
+    return region

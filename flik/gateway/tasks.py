@@ -12,7 +12,7 @@ from starlette.responses import Response
 from flik import schemas
 from flik.domain.identity import Caller, Scope
 from flik.domain.task import TERMINAL, DeadLetter, Status, TaskFilter, TaskView
-from flik.errors import FieldError, InvalidRequest, StateConflict, TaskNotFound
+from flik.errors import FieldError, InvalidRequest, StateConflict, StepOfDag, TaskNotFound
 from flik.gateway import answers, cursor, door, filters, headers, pages, paths, prefer, problems
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import base_url, parts_of
@@ -159,6 +159,7 @@ async def retry(request: Request, raw_id: str) -> TaskView:
 
     Raises:
         TaskNotFound: it is not there, or another tenant's.
+        StepOfDag: it is a step of a dag.
         StateConflict: it has not failed.
         RequestError: the tenant's limits do not allow it.
         QueueFull: no more work of its priority is taken now.
@@ -166,6 +167,8 @@ async def retry(request: Request, raw_id: str) -> TaskView:
     """
     caller = await authenticate(request, Scope.SUBMIT)
     view = await _own(request, caller, read_task_id(raw_id))
+    if view.dag_id is not None:
+        raise StepOfDag(view.dag_id)
     if view.status != Status.FAILED:
         raise StateConflict(view.task_id, view.status, "retried")
     await door.readmit(request, caller, DeadLetter(view.task_id, view.tenant_id, view.task_type, view.priority))

@@ -1,0 +1,125 @@
+"""From the body of a request to a dag that can be stored, or to every rule that it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import orjson
+from pydantic import ValidationError
+from uuid_utils import uuid7
+
+from flik import schemas
+from flik.catalog import step_model
+from flik.domain.dag import references
+from flik.domain.dag.graph import NewDag, NewStep
+from flik.domain.dag.plan import MAX_NAMED, Plan, PlannedStep, StepSpec, plan
+from flik.domain.identity import Caller
+from flik.domain.task import NewTask
+from flik.errors import FieldError, InvalidRequest
+from flik.gateway import filters
+from flik.gateway.body import field_errors, read_model
+from flik.gateway.identity import named_tenant
+from flik.gateway.parts import Parts
+from flik.gateway.submit import MAX_PAYLOAD_BYTES, Origin, read_region
+
+MAX_METADATA_BYTES = 16 * 1024
+
+
+class _Common(NamedTuple):
+    """What the tasks of all steps have in common."""
+
+    dag_id: str
+    tenant_id: str
+    region: str
+    priority: int
+    now: float
+    deadline_at: float | None
+    origin: Origin
+
+
+def read_dag(document: Any, caller: Caller, origin: Origin, parts: Parts) -> NewDag:
+    """Return the dag that a document asks for.
+
+    Raises:
+        InvalidRequest: names every field that breaks a rule.
+    """
+    if not isinstance(document, dict):
+        raise InvalidRequest((FieldError("", "must be an object"),))
+    wanted = read_model(schemas.DagRequest, document)
+    tenant_id, region = named_tenant(caller, wanted.tenant_id), read_region(wanted.region, parts)
+    metadata = None if wanted.metadata is None else orjson.dumps(wanted.metadata)
+    if metadata is not None and len(metadata) > MAX_METADATA_BYTES:
+        raise InvalidRequest((FieldError("/metadata", f"is larger than {MAX_METADATA_BYTES:,} bytes"),))
+    planned = _plan_of(wanted.steps)
+
+    dag_id = uuid7()
+    now = dag_id.timestamp / 1000
+    deadline_at = None if wanted.deadline_s is None else now + wanted.deadline_s
+    common = _Common(str(dag_id), tenant_id, region, wanted.priority, now, deadline_at, origin)
+    return NewDag(
+        common.dag_id, tenant_id, wanted.priority, region, now, deadline_at, None if metadata is None else metadata.decode(),
+        origin.request_id, origin.trace_id, tuple(_step_of(step, common) for step in planned.steps),
+    )  # fmt: skip
+
+
+def _step_of(step: PlannedStep, common: _Common) -> NewStep:
+    spec, task_id, waits = step.spec, uuid7(), bool(step.parents)
+    bounds = [common.deadline_at, None if spec.start_deadline_s is None else common.now + spec.start_deadline_s]
+    starts_by = None if waits else min((at for at in bounds if at is not None), default=None)
+    priority = common.priority if spec.priority is None else spec.priority
+    task = NewTask(
+        str(task_id), common.tenant_id, spec.task_type, priority, common.region, orjson.dumps(spec.payload).decode(),
+        task_id.timestamp / 1000, starts_by, common.origin.request_id, common.origin.trace_id, common.dag_id, waits,
+        spec.max_attempts,
+    )  # fmt: skip
+    return NewStep(step.step_id, task, step.parents, spec.on_failure, spec.start_deadline_s)
+
+
+# ---- rules
+
+
+def _plan_of(steps: Sequence[schemas.DagStep]) -> Plan:
+    for place, step in enumerate(steps):
+        filters.require_known_type(step.task_type, f"/steps/{place}")
+    _refuse(_malformed(steps))
+    planned = plan([_spec_of(step) for step in steps])
+    _refuse(error for place, step in enumerate(planned.steps) for error in _broken(step, f"/steps/{place}/payload"))
+    return planned
+
+
+def _refuse(errors: Iterator[FieldError]) -> None:
+    found = tuple(islice(errors, MAX_NAMED))
+    if found:
+        raise InvalidRequest(found)
+
+
+def _spec_of(step: schemas.DagStep) -> StepSpec:
+    depends_on = None if step.depends_on is None else tuple(step.depends_on)
+    return StepSpec(
+        step.id, step.task_type, step.payload, depends_on, step.priority, step.start_deadline_s, step.max_attempts,
+        step.on_failure,
+    )  # fmt: skip
+
+
+def _malformed(steps: Sequence[schemas.DagStep]) -> Iterator[FieldError]:
+    """Yield what is wrong with payloads whatever the other steps are."""
+    for place, step in enumerate(steps):
+        pointer = f"/steps/{place}/payload"
+        if len(orjson.dumps(step.payload)) > MAX_PAYLOAD_BYTES:
+            yield FieldError(pointer, f"is larger than {MAX_PAYLOAD_BYTES:,} bytes")
+        for error in references.find(step.payload)[1]:
+            yield FieldError(pointer + error.pointer, error.detail)
+
+
+def _broken(step: PlannedStep, pointer: str) -> Iterator[FieldError]:
+    """Yield the rules of its type that a payload breaks; what references give is looked at when the step runs."""
+    payload, has_parents = step.spec.payload, bool(step.parents)
+    if not has_parents and payload.get(references.PROMPT) is None:
+        yield FieldError(f"{pointer}/{references.PROMPT}", "is required: the step has no parents that could write it")
+        return
+    try:
+        step_model(step.spec.task_type, payload, has_parents=has_parents).model_validate(references.masked(payload))
+    except ValidationError as error:
+        yield from field_errors(error, pointer, [pointer + each.pointer for each in references.find(payload)[0]])
