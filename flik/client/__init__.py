@@ -12,7 +12,20 @@ survives a newer server.
 `verify_webhook` is for whoever receives webhooks: it says what is wrong with a message, None when nothing is.
 """
 
-from flik.client.answers import Artifact, Event, Health, Page, Replayed, Submitted, Task, TaskFailure
+from flik.client.answers import (
+    Artifact,
+    Dag,
+    DagFailure,
+    DagStep,
+    Event,
+    Health,
+    Page,
+    Replayed,
+    StepCounts,
+    Submitted,
+    Task,
+    TaskFailure,
+)
 from flik.client.asynchronous import FlikClient, TaskRequest
 from flik.client.blocking import SyncFlikClient
 from flik.client.failures import (
@@ -23,11 +36,15 @@ from flik.client.failures import (
     UnreadableAnswer,
     WaitTimedOut,
 )
+from flik.domain.dag.plan import StepSpec
 from flik.domain.webhook.signature import verify as verify_webhook
 
 __all__ = [
     "Artifact",
     "ClientError",
+    "Dag",
+    "DagFailure",
+    "DagStep",
     "DownloadRefused",
     "Event",
     "FlikApiError",
@@ -36,6 +53,8 @@ __all__ = [
     "Health",
     "Page",
     "Replayed",
+    "StepCounts",
+    "StepSpec",
     "Submitted",
     "SyncFlikClient",
     "Task",

@@ -8,14 +8,16 @@ Only what an answer is nothing without (a task's id and status) must be there: e
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from flik.domain.dag.plan import STEP_ID
 from flik.domain.task import TERMINAL, Status
 
 Raw = Mapping[str, Any]
+T = TypeVar("T")
 
 # Ids become parts of paths, in URLs and of files: nothing that could steer one passes, whoever sent it.
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -93,11 +95,85 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Some tasks, and the cursor of the page after them (None: this was the last)."""
+class DagStep:
+    """One step of a dag, and the task that it became. `depends_on` are ids of steps; `on_failure`: fail or skip."""
 
-    items: tuple[Task, ...]
+    step_id: str
+    task: Task
+    depends_on: tuple[str, ...] = ()
+    on_failure: str = "fail"
+
+
+class StepCounts(NamedTuple):
+    """How many steps a dag has, how many of them completed, and how many have not ended."""
+
+    total: int
+    completed: int
+    open: int
+
+
+NO_STEPS = StepCounts(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class DagFailure:
+    """Why a dag failed, and by which step; None: by none alone."""
+
+    code: str
+    message: str = ""
+    step_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dag:
+    """A dag as the gateway shows it; in lists without its steps. The URLs come with the answer to a submit."""
+
+    dag_id: str
+    status: str
+    steps: tuple[DagStep, ...] = ()
+    counts: StepCounts = NO_STEPS
+    tenant_id: str = ""
+    priority: int | None = None
+    region: str | None = None
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    deadline_at: datetime | None = None
+    error: DagFailure | None = None
+    metadata: Raw = field(default_factory=dict)
+    status_url: str | None = None
+    cancel_url: str | None = None
+    resume_url: str | None = None
+    events_url: str | None = None
+    raw: Raw = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the dag has ended: completed, failed or cancelled."""
+        return self.status in TERMINAL
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether the dag completed; steps that may be skipped may be missing."""
+        return self.status == Status.COMPLETED
+
+    def task(self, step_id: str) -> Task:
+        """Return the task of a step.
+
+        Raises:
+            KeyError: the dag has no such step, or was shown without its steps.
+        """
+        return {step.step_id: step.task for step in self.steps}[step_id]
+
+
+@dataclass(frozen=True, slots=True)
+class PageOf(Generic[T]):
+    """Some of a list, and the cursor of the page after them (None: this was the last)."""
+
+    items: tuple[T, ...]
     next_cursor: str | None = None
+
+
+Page = PageOf[Task]
 
 
 class Replayed(NamedTuple):
@@ -184,7 +260,7 @@ def read_submitted(raw: Any) -> Submitted:
     """Read the answer to a submit."""
     document = _object(raw)
     return Submitted(
-        task_id=_task_id(document),
+        task_id=_id(document, "taskId"),
         status=_needed(document, "status"),
         created_at=_time(document, "createdAt"),
         status_url=_text(document, "statusUrl"),
@@ -200,7 +276,7 @@ def read_task(raw: Any) -> Task:
     document = _object(raw)
     result = _child(document, "result")
     return Task(
-        task_id=_task_id(document),
+        task_id=_id(document, "taskId"),
         status=_needed(document, "status"),
         task_type=_text(document, "taskType") or "",
         tenant_id=_text(document, "tenantId") or "",
@@ -223,12 +299,39 @@ def read_task(raw: Any) -> Task:
 
 
 def read_page(raw: Any) -> Page:
-    """Read one page of a list."""
+    """Read one page of a list of tasks."""
+    return _read_page(raw, read_task)
+
+
+def read_dag(raw: Any) -> Dag:
+    """Read one dag, with its steps if it is shown with them."""
     document = _object(raw)
-    items = document.get("items")
-    if not isinstance(items, list):
-        raise ValueError("`items` is not a list")
-    return Page(tuple(read_task(item) for item in items), _text(document, "nextCursor") or None)
+    tasks = document.get("tasks")
+    steps = tuple(map(_read_step, tasks)) if isinstance(tasks, list) else ()
+    return Dag(
+        dag_id=_id(document, "dagId"),
+        status=_needed(document, "status"),
+        steps=steps,
+        counts=_read_counts(_child(document, "steps"), steps),
+        tenant_id=_text(document, "tenantId") or "",
+        priority=_integer(document, "priority"),
+        region=_text(document, "region"),
+        created_at=_time(document, "createdAt"),
+        completed_at=_time(document, "completedAt"),
+        deadline_at=_time(document, "deadlineAt"),
+        error=_read_dag_failure(_child(document, "error")),
+        metadata=_child(document, "metadata"),
+        status_url=_text(document, "statusUrl"),
+        cancel_url=_text(document, "cancelUrl"),
+        resume_url=_text(document, "resumeUrl"),
+        events_url=_text(document, "eventsUrl"),
+        raw=document,
+    )
+
+
+def read_dag_page(raw: Any) -> PageOf[Dag]:
+    """Read one page of a list of dags."""
+    return _read_page(raw, read_dag)
 
 
 def read_health(raw: Any) -> Health:
@@ -240,6 +343,36 @@ def read_health(raw: Any) -> Health:
         if isinstance(state, str | Mapping)
     }
     return Health(_needed(document, "status"), components, document)
+
+
+def _read_page(raw: Any, read: Callable[[Any], T]) -> PageOf[T]:
+    document = _object(raw)
+    items = document.get("items")
+    if not isinstance(items, list):
+        raise ValueError("`items` is not a list")
+    return PageOf(tuple(map(read, items)), _text(document, "nextCursor") or None)
+
+
+def _read_step(raw: Any) -> DagStep:
+    document = _object(raw)
+    step_id = _needed(document, "stepId")
+    if not STEP_ID.fullmatch(step_id):
+        raise ValueError("`stepId` is not an id")
+    parents = document.get("dependsOn")
+    named = tuple(each for each in parents if isinstance(each, str)) if isinstance(parents, list) else ()
+    return DagStep(step_id, read_task(document), named, _text(document, "onFailure") or "fail")
+
+
+def _read_counts(raw: Raw, steps: tuple[DagStep, ...]) -> StepCounts:
+    completed = sum(step.task.is_completed for step in steps)
+    still_open = sum(not step.task.is_terminal for step in steps)
+    counted = _integer(raw, "total"), _integer(raw, "completed"), _integer(raw, "open")
+    return StepCounts(counted[0] or len(steps), counted[1] or completed, counted[2] or still_open)
+
+
+def _read_dag_failure(raw: Raw) -> DagFailure | None:
+    failure = _read_failure(raw)
+    return DagFailure(failure.code, failure.message, _text(raw, "stepId")) if failure else None
 
 
 def _read_failure(raw: Raw) -> TaskFailure | None:
@@ -277,11 +410,11 @@ def _needed(document: Raw, name: str) -> str:
     return value
 
 
-def _task_id(document: Raw) -> str:
-    task_id = _needed(document, "taskId")
-    if not TASK_ID.fullmatch(task_id):
-        raise ValueError("`taskId` is not an id")
-    return task_id
+def _id(document: Raw, name: str) -> str:
+    found = _needed(document, name)
+    if not TASK_ID.fullmatch(found):
+        raise ValueError(f"`{name}` is not an id")
+    return found
 
 
 def _child(document: Raw, name: str) -> Raw:

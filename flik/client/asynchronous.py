@@ -10,18 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-from flik.client.access import Access, resolve
 from flik.client.answers import (
     TASK_ID,
     Artifact,
     Event,
     Health,
-    Page,
     Replayed,
     Submitted,
     Task,
@@ -31,21 +29,17 @@ from flik.client.answers import (
     read_submitted,
     read_task,
 )
+from flik.client.calls import Seen, given, timestamp
+from flik.client.dags import DagCalls
 from flik.client.downloads import download
-from flik.client.failures import FlikApiError, FlikUnreachable, UnreadableAnswer, WaitTimedOut
+from flik.client.failures import FlikApiError, WaitTimedOut
 from flik.client.following import Place, StreamPlace, follow
-from flik.client.patience import MAX_OUTAGES_IN_A_ROW, passes
-from flik.client.transport import Answer, Sleep, Transport, field_errors
+from flik.client.transport import field_errors
 
 MAX_BATCH = 1000
-MAX_PAGE = 100
-FIRST_LOOK_S = 0.1
-LONGEST_LOOK_S = 1.0
-LONGEST_ASKED_S = 30.0
 LONGEST_HELD_S = 20  # below the timeout of a try
 
 _NO_EVENTS = frozenset({404, 405, 406, 429, 501})
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +53,7 @@ class TaskRequest:
     start_deadline_s: float | None = None
 
 
-class FlikClient:
+class FlikClient(DagCalls):
     """A caller's hand on one gateway; an async context manager.
 
     What is not given comes from `FLIK_URL`, `FLIK_API_KEY`, `FLIK_TENANT` and defaults
@@ -67,31 +61,8 @@ class FlikClient:
 
     Every method raises `FlikApiError` when the gateway refuses, `FlikUnreachable` when no
     answer comes, `UnreadableAnswer` when it is not Flik's, and `ValueError` for arguments
-    that cannot be sent.
+    that cannot be sent. Those for dags are in `flik.client.dags`.
     """
-
-    def __init__(
-        self,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        tenant: str | None = None,
-        timeout_s: float = 30.0,
-        *,
-        sleep: Sleep = asyncio.sleep,
-    ) -> None:
-        self.access: Access = resolve(base_url, api_key, tenant)
-        self._transport = Transport(self.access, timeout_s, sleep=sleep)
-        self._sleep = sleep
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connections; a second call does nothing."""
-        await self._transport.close()
 
     async def submit(
         self,
@@ -136,7 +107,7 @@ class FlikClient:
     ) -> AsyncIterator[Task]:
         """Yield tasks, newest first, page by page; at most `limit`. Without `tenant`: all the key may see."""
         filters = _filters(task_type, tenant, created_after, created_before, status=status, priority=priority)
-        return self._items("/api/v1/tasks", filters, limit)
+        return self._items("/api/v1/tasks", filters, limit, read_page)
 
     def dead_letters(
         self,
@@ -151,7 +122,7 @@ class FlikClient:
     ) -> AsyncIterator[Task]:
         """Yield tasks that failed for good, newest first, page by page; at most `limit`."""
         filters = _filters(task_type, tenant, created_after, created_before, priority=priority, errorCode=error_code)
-        return self._items("/api/v1/dead-letters", filters, limit)
+        return self._items("/api/v1/dead-letters", filters, limit, read_page)
 
     async def wait(
         self,
@@ -169,13 +140,13 @@ class FlikClient:
         Raises:
             WaitTimedOut: after `timeout_s`; the task goes on.
         """
-        seen = _Seen(on_change)
+        seen = Seen(on_change)
         try:
             async with asyncio.timeout(timeout_s):
                 watched = None if on_change is None else await self._watch(task_id, seen)
-                return watched or await self._wait(task_id, seen)
+                return watched or await self._until_end(lambda: self._look(task_id, wait_s=LONGEST_HELD_S), seen)
         except TimeoutError:
-            raise WaitTimedOut(task_id, timeout_s or 0.0, seen.task.status if seen.task else None) from None
+            raise WaitTimedOut(task_id, timeout_s or 0.0, seen.status) from None
 
     def events(self, task_id: str, since: int = 0, *, chunks: bool = False) -> AsyncIterator[Event]:
         """Yield what happens to the task, after the event number `since`, as it happens, up to its end.
@@ -242,7 +213,7 @@ class FlikClient:
         """Return what the gateway says of itself; being DOWN is an answer, not an error."""
         return self._as(read_health, await self._transport.call("GET", "/health", also_good=(503,)))
 
-    async def _watch(self, task_id: str, seen: _Seen) -> Task | None:
+    async def _watch(self, task_id: str, seen: Seen[Task]) -> Task | None:
         """Follow the task's events to its end; None when the gateway has none to offer."""
         task, _ = await self._look(task_id)
         seen.update(task)
@@ -263,25 +234,6 @@ class FlikClient:
                 raise
         return None
 
-    async def _wait(self, task_id: str, seen: _Seen) -> Task:
-        outages = 0
-        delay_s = FIRST_LOOK_S
-        while True:
-            asked_s = None
-            try:
-                task, asked_s = await self._look(task_id, wait_s=LONGEST_HELD_S)
-            except (FlikUnreachable, FlikApiError) as error:
-                outages += 1
-                if seen.task is None or outages > MAX_OUTAGES_IN_A_ROW or not passes(error):
-                    raise
-            else:
-                outages = 0
-                seen.update(task)
-                if task.is_terminal:
-                    return task
-            await self._sleep(max(delay_s, min(asked_s or 0.0, LONGEST_ASKED_S)))
-            delay_s = min(LONGEST_LOOK_S, delay_s * 1.5)
-
     async def _look(self, task_id: str, wait_s: int = 0) -> tuple[Task, float | None]:
         answer = await self._transport.call("GET", f"/api/v1/tasks/{_checked(task_id)}", wait_s=wait_s)
         return self._as(read_task, answer), answer.retry_after_s
@@ -289,58 +241,15 @@ class FlikClient:
     async def _act(self, path: str) -> Task:
         return self._as(read_task, await self._transport.call("POST", path))
 
-    async def _items(self, path: str, filters: Mapping[str, Any], limit: int | None) -> AsyncIterator[Task]:
-        left = limit
-        cursor: str | None = None
-        cursors: set[str] = set()
-        while left is None or left > 0:
-            page = await self._page(path, {**filters, "limit": min(left or MAX_PAGE, MAX_PAGE), "cursor": cursor})
-            for task in page.items[:left]:
-                yield task
-            left = None if left is None else left - len(page.items)
-            cursor = page.next_cursor
-            if cursor is None:
-                return
-            if cursor in cursors:
-                raise self._unreadable("the list leads in a circle")
-            cursors.add(cursor)
-
-    async def _page(self, path: str, params: Mapping[str, Any]) -> Page:
-        return self._as(read_page, await self._transport.call("GET", path, params=params))
-
     def _wire(self, request: TaskRequest) -> dict[str, Any]:
-        body = {
-            "tenantId": self.access.tenant,
-            "taskType": request.task_type,
-            "priority": request.priority,
-            "payload": dict(request.payload),
-            "region": request.region,
-            "startDeadlineS": request.start_deadline_s,
-        }
-        return {name: value for name, value in body.items() if value is not None}
-
-    def _as(self, read: Callable[[Any], T], answer: Answer) -> T:
-        try:
-            return read(answer.document)
-        except ValueError as error:
-            raise self._unreadable(str(error)) from None
-
-    def _unreadable(self, reason: str) -> UnreadableAnswer:
-        return UnreadableAnswer(self.access.base_url, reason)
-
-
-class _Seen:
-    """The last look at a task; reports each that differs from the one before."""
-
-    def __init__(self, on_change: Callable[[Task], None] | None) -> None:
-        self.task: Task | None = None
-        self._on_change = on_change
-
-    def update(self, task: Task) -> None:
-        changed = task != self.task
-        self.task = task
-        if changed and self._on_change is not None:
-            self._on_change(task)
+        return given(
+            tenantId=self.access.tenant,
+            taskType=request.task_type,
+            priority=request.priority,
+            payload=dict(request.payload),
+            region=request.region,
+            startDeadlineS=request.start_deadline_s,
+        )
 
 
 def _checked(task_id: str) -> str:
@@ -357,22 +266,13 @@ def _filters(
     created_before: datetime | None,
     **others: Any,
 ) -> dict[str, Any]:
-    filters = {
-        "taskType": task_type,
-        "tenantId": tenant,
-        "createdAfter": _timestamp(created_after),
-        "createdBefore": _timestamp(created_before),
+    return given(
+        taskType=task_type,
+        tenantId=tenant,
+        createdAfter=timestamp(created_after),
+        createdBefore=timestamp(created_before),
         **others,
-    }
-    return {name: value for name, value in filters.items() if value is not None}
-
-
-def _timestamp(moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise ValueError("a time needs a zone; pass an aware datetime")
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    )
 
 
 def _read_batch(raw: Any) -> tuple[Submitted | FlikApiError, ...]:

@@ -91,6 +91,13 @@ class SyncFlikClient:
     retry = _Blocking(FlikClient.retry)
     replay = _Blocking(FlikClient.replay)
     replay_many = _Blocking(FlikClient.replay_many)
+    submit_dag = _Blocking(FlikClient.submit_dag)
+    run_dag = _Blocking(FlikClient.run_dag)
+    dag = _Blocking(FlikClient.dag)
+    dags = _BlockingItems(FlikClient.dags)
+    wait_dag = _Blocking(FlikClient.wait_dag)
+    cancel_dag = _Blocking(FlikClient.cancel_dag)
+    resume_dag = _Blocking(FlikClient.resume_dag)
     download = _Blocking(FlikClient.download)
     health = _Blocking(FlikClient.health)
 

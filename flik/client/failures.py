@@ -5,7 +5,7 @@ ClientError
 ├── FlikUnreachable    no answer, or none that was complete
 ├── UnreadableAnswer   an answer that is not Flik's
 ├── DownloadRefused    an artifact did not arrive as promised; nothing was left on disk
-└── WaitTimedOut       the task had not finished in time; it goes on
+└── WaitTimedOut       the task, or the dag, had not finished in time; it goes on
 """
 
 from __future__ import annotations
@@ -88,16 +88,17 @@ class DownloadRefused(ClientError):
 
 
 class WaitTimedOut(ClientError):
-    """The task had not finished after `timeout_s`. It goes on; `status` is what was seen last."""
+    """It had not finished after `timeout_s`. It goes on; `status` is what was seen last. `what`: task or dag."""
 
     code = "wait_timed_out"
 
-    def __init__(self, task_id: str, timeout_s: float, status: str | None = None) -> None:
-        super().__init__(task_id, timeout_s, status)
+    def __init__(self, task_id: str, timeout_s: float, status: str | None = None, what: str = "task") -> None:
+        super().__init__(task_id, timeout_s, status, what)
         self.task_id = task_id
         self.timeout_s = timeout_s
         self.status = status
+        self.what = what
 
     def __str__(self) -> str:
         seen = f" (it is {self.status})" if self.status else ""
-        return f"task {self.task_id} did not finish within {self.timeout_s:g} s{seen}; it goes on"
+        return f"{self.what} {self.task_id} did not finish within {self.timeout_s:g} s{seen}; it goes on"

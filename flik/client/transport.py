@@ -25,6 +25,7 @@ from flik import __version__
 from flik.client.access import Access
 from flik.client.failures import ClientError, FlikApiError, FlikUnreachable, UnreadableAnswer
 from flik.client.patience import Mishap, Patience
+from flik.domain.idempotency import MAX_KEY_CHARS
 from flik.errors import FieldError
 
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -95,23 +96,24 @@ class Transport:
         body: Any = None,
         also_good: Collection[int] = (),
         once: bool = False,
+        key: str | None = None,
         wait_s: int = 0,
     ) -> Answer:
         """Call the gateway and return its answer, which is 2xx or one of `also_good`.
 
-        `once`: the call goes with an idempotency key of its own, the same for every try, so that
-        whatever becomes of a try, the next one does nothing twice. `wait_s`: the gateway may take so long to
+        `once`: the call goes with an idempotency key, the caller's `key` or one of its own, the same for every try,
+        so that whatever becomes of a try, the next one does nothing twice. `wait_s`: the gateway may take so long to
         answer, if the task has ended then.
 
         Raises:
             FlikApiError, FlikUnreachable, UnreadableAnswer: after the last try.
-            ValueError: the body is not JSON.
+            ValueError: the body is not JSON, or the key cannot be sent.
         """
         request = self._request(method, path, params, body)
         if wait_s:
             request.headers["Prefer"] = f"wait={wait_s}"
         if once:
-            request.headers["Idempotency-Key"] = f'"{uuid4()}"'
+            request.headers["Idempotency-Key"] = quoted_key(str(uuid4()) if key is None else key)
         tries_made = 0
         while True:
             tries_made += 1
@@ -206,6 +208,17 @@ class _Mishap(Exception):
 
 class _TooLarge(Exception):
     """The answer is larger than the client reads."""
+
+
+def quoted_key(key: str) -> str:
+    """Return an idempotency key as its header has it, a string of RFC 9651, section 3.3.3.
+
+    Raises:
+        ValueError: it is empty, longer than 255 characters, or has others than printable ASCII.
+    """
+    if not 1 <= len(key) <= MAX_KEY_CHARS or not all(" " <= char <= "~" for char in key):
+        raise ValueError(f"an idempotency key is 1 to {MAX_KEY_CHARS} printable ASCII characters")
+    return '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def to_json(value: Any) -> bytes:

@@ -16,6 +16,7 @@ import pytest
         ("flik.actors.queue", {"fastapi", "ray.serve", "pydantic", "obstore"}),
         ("flik.actors.limiter", {"fastapi", "ray.serve", "pydantic", "psycopg"}),
         ("flik.cli.region", {"fastapi", "ray.serve", "flik.settings", "psycopg", "redis"}),
+        ("flik.client", {"ray", "flik.dags", "pydantic", "yaml"}),
         ("flik.cli.up", {"ray", "flik.client"}),
     ],
 )

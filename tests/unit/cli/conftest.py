@@ -16,8 +16,8 @@ from flik.client.patience import Patience
 @pytest.fixture
 def run(gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("flik.client.transport.Patience", lambda: Patience(first_s=0.001, longest_asked_s=0.5))
-    monkeypatch.setattr("flik.client.asynchronous.FIRST_LOOK_S", 0.001)
-    monkeypatch.setattr("flik.client.asynchronous.LONGEST_LOOK_S", 0.005)
+    monkeypatch.setattr("flik.client.calls.FIRST_LOOK_S", 0.001)
+    monkeypatch.setattr("flik.client.calls.LONGEST_LOOK_S", 0.005)
     monkeypatch.delenv("FLIK_DEBUG", raising=False)
 
     def invoke(*args: str, **options: Any) -> Result:

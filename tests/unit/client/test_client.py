@@ -21,7 +21,7 @@ from flik.client import (
     UnreadableAnswer,
     WaitTimedOut,
 )
-from flik.client import asynchronous as module
+from flik.client import calls as module
 from flik.errors import FieldError
 
 

@@ -48,6 +48,6 @@ def test_closing_ends_the_thread_and_may_be_repeated(gateway: FakeGateway) -> No
 
 def test_every_public_method_of_the_async_client_is_there() -> None:
     def public(kind: type) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")}
+        return {name for name in dir(kind) if not name.startswith("_")}
 
     assert public(FlikClient) == public(SyncFlikClient)
