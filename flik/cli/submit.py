@@ -51,7 +51,7 @@ def submit(
     out: Path | None,
     **fields: Any,
 ) -> None:
-    r"""Submit a task and print its id.
+    """Submit a task and print its id.
 
     TYPE is TEXT, IMAGE or VIDEO.
 
