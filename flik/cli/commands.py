@@ -24,6 +24,7 @@ COMMANDS = {
     "watch": ("flik.cli.watch:watch", "Follow tasks until they end."),
     "cancel": ("flik.cli.actions:cancel", "Cancel tasks."),
     "retry": ("flik.cli.actions:retry", "Queue failed tasks again."),
+    "dag": ("flik.cli.dags:dag", "Run chains of tasks; draw, list, cancel, resume them."),
     "dead-letters": ("flik.cli.dead_letters:dead_letters", "List tasks that failed for good, or replay them."),
     "webhooks": ("flik.cli.webhooks:webhooks", "Make, list and change webhooks; see what they were sent."),
     "keys": ("flik.cli.keys:keys", "Make, list and revoke API keys."),
@@ -36,9 +37,9 @@ COMMANDS = {
 EPILOG = """\b
 Exit codes:
   0    done
-  1    a task did not complete, or a check failed
+  1    a task or a dag did not complete, or a check failed
   2    the command line, a file or a setting cannot be used
-  3    no such task, key or tenant
+  3    no such task, dag, key or tenant
   4    the gateway refused (4xx)
   5    the gateway, or a server it needs, is not available
   70   a fault in flik itself

@@ -23,15 +23,17 @@ def upper(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
 
 def kind_and_time(command: F) -> F:
     """Give a command `--type`, `--since` and `--until`."""
-    for option in (
-        click.option("--until", "created_before", type=Moment(), help="Submitted before this time, or longer ago."),
-        click.option(
-            "--since", "created_after", type=Moment(), help="Submitted after 2026-01-31T08:00, or 10m, 2h, 7d."
-        ),
-        click.option("--type", "task_type", callback=upper, metavar="TYPE", help="TEXT, IMAGE or VIDEO."),
-    ):
-        command = option(command)
-    return command
+    kind = click.option("--type", "task_type", callback=upper, metavar="TYPE", help="TEXT, IMAGE or VIDEO.")
+    return kind(timed(command))
+
+
+def timed(command: F) -> F:
+    """Give a command `--since` and `--until`."""
+    until = click.option("--until", "created_before", type=Moment(), help="Submitted before this time, or longer ago.")
+    since = click.option(
+        "--since", "created_after", type=Moment(), help="Submitted after 2026-01-31T08:00, or 10m, 2h, 7d."
+    )
+    return since(until(command))
 
 
 def limited(command: F) -> F:

@@ -26,17 +26,20 @@ def make_folder(folder: Path | None) -> None:
         raise click.UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
 
 
-async def fetch(client: FlikClient, task: Task, folder: Path) -> list[Path]:
-    """Download the task's artifacts into the folder, which must exist, and return the files."""
-    files = [folder / file_name(task.task_id, index, artifact) for index, artifact in enumerate(task.artifacts)]
+async def fetch(client: FlikClient, task: Task, folder: Path, name: str | None = None) -> list[Path]:
+    """Download the task's artifacts into the folder, which must exist, and return the files.
+
+    They are called by the task's id, or by `name`, which no server may have made up.
+    """
+    files = [folder / file_name(name or task.task_id, index, artifact) for index, artifact in enumerate(task.artifacts)]
     for artifact, file in zip(task.artifacts, files, strict=True):
         await client.download(artifact, file)
     return files
 
 
-def file_name(task_id: str, index: int, artifact: Artifact) -> str:
-    """Return `<task id>-<index>.<extension>`."""
-    return f"{task_id}-{index}{extension_of(artifact)}"
+def file_name(name: str, index: int, artifact: Artifact) -> str:
+    """Return `<name>-<index>.<extension>`."""
+    return f"{name}-{index}{extension_of(artifact)}"
 
 
 def extension_of(artifact: Artifact) -> str:

@@ -17,6 +17,7 @@ import pytest
         ("flik.actors.limiter", {"fastapi", "ray.serve", "pydantic", "psycopg"}),
         ("flik.cli.region", {"fastapi", "ray.serve", "flik.settings", "psycopg", "redis"}),
         ("flik.client", {"ray", "flik.dags", "pydantic", "yaml"}),
+        ("flik.cli.dags", {"ray", "flik.dags", "pydantic"}),
         ("flik.cli.up", {"ray", "flik.client"}),
     ],
 )
