@@ -49,8 +49,8 @@ def read_dag(document: Any, caller: Caller, origin: Origin, parts: Parts) -> New
         raise InvalidRequest((FieldError("", "must be an object"),))
     wanted = read_model(schemas.DagRequest, document)
     tenant_id, region = named_tenant(caller, wanted.tenant_id), read_region(wanted.region, parts)
-    metadata = None if wanted.metadata is None else orjson.dumps(wanted.metadata)
-    if metadata is not None and len(metadata) > MAX_METADATA_BYTES:
+    metadata = None if wanted.metadata is None else orjson.dumps(wanted.metadata).decode()
+    if metadata is not None and len(metadata.encode()) > MAX_METADATA_BYTES:
         raise InvalidRequest((FieldError("/metadata", f"is larger than {MAX_METADATA_BYTES:,} bytes"),))
     planned = _plan_of(wanted.steps)
 
@@ -59,8 +59,8 @@ def read_dag(document: Any, caller: Caller, origin: Origin, parts: Parts) -> New
     deadline_at = None if wanted.deadline_s is None else now + wanted.deadline_s
     common = _Common(str(dag_id), tenant_id, region, wanted.priority, now, deadline_at, origin)
     return NewDag(
-        common.dag_id, tenant_id, wanted.priority, region, now, deadline_at, None if metadata is None else metadata.decode(),
-        origin.request_id, origin.trace_id, tuple(_step_of(step, common) for step in planned.steps),
+        common.dag_id, tenant_id, wanted.priority, region, now, deadline_at, metadata, origin.request_id,
+        origin.trace_id, tuple(_step_of(step, common) for step in planned.steps),
     )  # fmt: skip
 
 

@@ -169,6 +169,18 @@ def test_what_was_made_is_downloaded_under_the_names_of_the_steps(
     assert file.name == f"{dag_id(1)}-draw-0.png" and file.read_bytes() == PICTURE
 
 
+def test_a_person_sees_what_the_last_steps_made(
+    gateway: FakeGateway, run: Run, chain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flik.cli.dag_run.is_terminal", lambda: True)
+    monkeypatch.setattr("flik.cli.dag_follow.is_terminal", lambda: True)
+
+    linked, kept = run("dag", "run", chain), run("dag", "run", chain, "--out", str(tmp_path))
+
+    assert linked.stdout == f"{gateway.url}/artifacts/0?sig=secret\n"
+    assert kept.stdout == f"{tmp_path}/{dag_id(2)}-draw-0.png\n"
+
+
 def test_a_wait_that_takes_too_long_exits_with_1_and_the_dag_goes_on(
     gateway: FakeGateway, run: Run, chain: str
 ) -> None:

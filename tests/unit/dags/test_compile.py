@@ -169,6 +169,16 @@ def test_what_is_read_anyway_is_not_named_again() -> None:
     assert steps_of(graph_of(steps))[-1].depends_on == ()
 
 
+def test_what_is_named_first_and_not_read_stays_named() -> None:
+    steps = [
+        StepSpec("a", "TEXT"),
+        StepSpec("b", "TEXT", {}, ()),
+        StepSpec("c", "IMAGE", {"prompt": ref("b")}, ("a", "b")),
+    ]
+
+    assert steps_of(graph_of(steps))[-1].depends_on == ("a",)
+
+
 def test_steps_that_are_no_dag_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="there is no step ghost"):
         graph_of([StepSpec("a", "TEXT", {}, ("ghost",))])

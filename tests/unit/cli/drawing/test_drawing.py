@@ -155,6 +155,8 @@ def joined(drawn: list[str]) -> set[tuple[str, str]]:
             rails[own] = {named[1]}
         elif "├" in rail_part:
             own = rail_part.index("├")
+            corners = [n for n, char in enumerate(rail_part) if char in "╮┬╯┴"]
+            assert own < min(corners) and " " not in rail_part[own : max(corners)]
             for n, char in enumerate(rail_part):
                 if char in "╮┬":
                     rails[n] = set(rails[own])
