@@ -209,7 +209,7 @@ TASK_TYPES: Mapping[str, TaskType] = {
 def step_model(task_type: str, payload: Mapping[str, Any], *, has_parents: bool) -> type[BaseModel]:
     """Return the model that a step's payload is held against when it is submitted.
 
-    A step needs a prompt, unless it has parents, which may make one, or an action.
+    One without parents is held against that of a plain task, unless it has an action, to be done to what it makes.
     """
     row = TASK_TYPES[task_type]
     return row.step if has_parents or payload.get("action") is not None else row.payload

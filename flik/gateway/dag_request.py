@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from pydantic import ValidationError
 from uuid_utils import uuid7
 
 from flik import schemas
-from flik.catalog import step_model
-from flik.domain.dag import references
 from flik.domain.dag.graph import NewDag, NewStep
 from flik.domain.dag.plan import MAX_NAMED, Plan, PlannedStep, StepSpec, plan
 from flik.domain.identity import Caller
 from flik.domain.task import NewTask
 from flik.errors import FieldError, InvalidRequest
 from flik.gateway import filters
-from flik.gateway.body import field_errors, read_model
+from flik.gateway.body import read_model
 from flik.gateway.identity import named_tenant
 from flik.gateway.parts import Parts
+from flik.gateway.step_payload import read_step_payload
 from flik.gateway.submit import MAX_PAYLOAD_BYTES, Origin, read_region
 
 MAX_METADATA_BYTES = 16 * 1024
@@ -83,16 +80,11 @@ def _step_of(step: PlannedStep, common: _Common) -> NewStep:
 def _plan_of(steps: Sequence[schemas.DagStep]) -> Plan:
     for place, step in enumerate(steps):
         filters.require_known_type(step.task_type, f"/steps/{place}")
-    _refuse(_malformed(steps))
     planned = plan([_spec_of(step) for step in steps])
-    _refuse(error for place, step in enumerate(planned.steps) for error in _broken(step, f"/steps/{place}/payload"))
+    broken = [error for place, step in enumerate(planned.steps) for error in _broken(step, f"/steps/{place}/payload")]
+    if broken:
+        raise InvalidRequest(tuple(broken[:MAX_NAMED]))
     return planned
-
-
-def _refuse(errors: Iterator[FieldError]) -> None:
-    found = tuple(islice(errors, MAX_NAMED))
-    if found:
-        raise InvalidRequest(found)
 
 
 def _spec_of(step: schemas.DagStep) -> StepSpec:
@@ -103,23 +95,12 @@ def _spec_of(step: schemas.DagStep) -> StepSpec:
     )  # fmt: skip
 
 
-def _malformed(steps: Sequence[schemas.DagStep]) -> Iterator[FieldError]:
-    """Yield what is wrong with payloads whatever the other steps are."""
-    for place, step in enumerate(steps):
-        pointer = f"/steps/{place}/payload"
-        if len(orjson.dumps(step.payload)) > MAX_PAYLOAD_BYTES:
-            yield FieldError(pointer, f"is larger than {MAX_PAYLOAD_BYTES:,} bytes")
-        for error in references.find(step.payload)[1]:
-            yield FieldError(pointer + error.pointer, error.detail)
-
-
-def _broken(step: PlannedStep, pointer: str) -> Iterator[FieldError]:
-    """Yield the rules of its type that a payload breaks; what references give is looked at when the step runs."""
-    payload, has_parents = step.spec.payload, bool(step.parents)
-    if not has_parents and payload.get(references.PROMPT) is None:
-        yield FieldError(f"{pointer}/{references.PROMPT}", "is required: the step has no parents that could write it")
-        return
+def _broken(step: PlannedStep, pointer: str) -> Sequence[FieldError]:
+    """Return the rules that a payload breaks."""
+    if len(orjson.dumps(step.spec.payload)) > MAX_PAYLOAD_BYTES:
+        return [FieldError(pointer, f"is larger than {MAX_PAYLOAD_BYTES:,} bytes")]
     try:
-        step_model(step.spec.task_type, payload, has_parents=has_parents).model_validate(references.masked(payload))
-    except ValidationError as error:
-        yield from field_errors(error, pointer, [pointer + each.pointer for each in references.find(payload)[0]])
+        read_step_payload(step.spec.task_type, step.spec.payload, pointer, has_parents=bool(step.parents))
+    except InvalidRequest as error:
+        return error.errors
+    return ()

@@ -13,7 +13,7 @@ from dataclasses import replace
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from flik import schemas
+from flik import errors, schemas
 from flik.domain.dag.graph import DagFilter, DagView
 from flik.domain.dag.progress import DagStatus
 from flik.domain.identity import Caller, Scope, Tenant
@@ -31,8 +31,8 @@ from flik.gateway.tasks import answers_for
 from flik.pipeline.ports import Moved
 
 FILTERS = ("status", "tenantId", "createdAfter", "createdBefore")
-_OF_ONE = problems.responses(401, 404, 422, 503)
-_MOVES = problems.responses(401, 404, 409, 422, 503)
+_OF_ONE = problems.responses(401, errors.DagNotFound, 422, 503)
+_MOVES = problems.responses(401, errors.DagNotFound, errors.DagStateConflict, 422, 503)
 router = APIRouter(prefix="/api/v1", tags=["dags"])
 
 
@@ -149,7 +149,7 @@ async def cancel_dag(request: Request, dag_id: Uuid) -> Response:
     "/dags/{dag_id}/resume",
     status_code=202,
     response_model=schemas.DagAnswer,
-    responses=problems.responses(401, 404, 409, 422, 503, *problems.READMITTING),
+    responses={**_MOVES, **problems.responses(422, 503, errors.ExceedsBurst, *problems.READMITTING)},
 )
 async def resume_dag(request: Request, dag_id: Uuid) -> Response:
     """Run the steps of a failed dag again that did not complete, as new tasks; the others keep what they made."""

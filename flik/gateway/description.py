@@ -21,6 +21,7 @@ from pydantic.json_schema import models_json_schema
 
 from flik import errors, schemas
 from flik.catalog import TASK_TYPES, TaskType
+from flik.domain.dag.references import FROM, INPUT, MAX_INPUTS, PATH
 from flik.errors import FieldError
 from flik.gateway import headers, problems
 
@@ -130,21 +131,54 @@ def _models(regions: Collection[str]) -> dict[str, Any]:
     """Return the schemas of requests, which FastAPI does not see, and of problems."""
     requests = (
         schemas.TaskRequest, schemas.BatchRequest, schemas.ReplayRequest, schemas.NewKey, schemas.NewTenant,
-        schemas.TenantChange, schemas.NewWebhook, schemas.WebhookChange,
+        schemas.TenantChange, schemas.NewWebhook, schemas.WebhookChange, schemas.DagRequest,
     )  # fmt: skip
-    read_by_us: list[type[BaseModel]] = [*requests, *(task_type.payload for task_type in TASK_TYPES.values())]
+    payloads = (model for task_type in TASK_TYPES.values() for model in (task_type.payload, task_type.step))
+    read_by_us: list[type[BaseModel]] = [*requests, *payloads]
     _, read = models_json_schema([(model, "validation") for model in read_by_us], ref_template=_REF)
     _, written = models_json_schema([(schemas.Problem, "serialization")], ref_template=_REF)
     found: dict[str, Any] = {**read["$defs"], **written["$defs"]}
     named = {"anyOf": [{"type": "string", "enum": list(TASK_TYPES)}, {"type": "null"}]}
     found["ReplayRequest"]["properties"]["taskType"] |= named
-    return found | _tasks(found["TaskRequest"], regions)
+    found["DagRequest"]["properties"] |= _known(found["DagRequest"]["properties"], regions)
+    for row in TASK_TYPES.values():
+        _take_references(found[row.step.__name__])
+    steps = _one_of(found["DagStep"], {row.name: _step(found["DagStep"], row) for row in TASK_TYPES.values()})
+    tasks = {row.name: _task(found["TaskRequest"], row, regions) for row in TASK_TYPES.values()}
+    return found | _one_of(found["TaskRequest"], tasks) | steps | {"Reference": _REFERENCE}
 
 
-def _tasks(shared: Mapping[str, Any], regions: Collection[str]) -> dict[str, Any]:
-    """Return the schema of a submitted task: one of its task types, each with its own payload."""
-    kinds = {f"{name.capitalize()}TaskRequest": _task(shared, row, regions) for name, row in TASK_TYPES.items()}
-    references = {kind["properties"]["taskType"]["const"]: _REF.format(model=title) for title, kind in kinds.items()}
+_REFERENCE: dict[str, Any] = {
+    "type": "object",
+    "description": "What a parent made: its text, a member of its metadata or, under `input`, its files.",
+    "required": [FROM],
+    "additionalProperties": False,
+    "properties": {
+        FROM: {"type": "string", "description": "The id of a step."},
+        PATH: {
+            "type": "string",
+            "description": "text (by default), metadata.<name>, artifacts (by default in `input`), artifacts.<index>.",
+        },
+    },
+}
+
+
+def _take_references(payload: dict[str, Any]) -> None:
+    """Say of the payload of a step that any value may be a reference, and what its input may be."""
+    reference = {"$ref": _REF.format(model="Reference")}
+    properties = payload["properties"]
+    for name, schema in properties.items():
+        properties[name] = {"anyOf": [schema, reference]}
+    properties[INPUT] = {
+        "description": "What it starts from; by default all files that its parents made, but for texts.",
+        "anyOf": [reference, {"type": "array", "items": reference, "maxItems": MAX_INPUTS}, {"type": "null"}],
+    }
+
+
+def _one_of(shared: Mapping[str, Any], kinds_of: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the schema of something that has a task type: one of its kinds, each with its own payload."""
+    kinds = {kind["title"]: kind for kind in kinds_of.values()}
+    references = {name: _REF.format(model=kind["title"]) for name, kind in kinds_of.items()}
     one_of = {
         "title": shared["title"],
         "description": shared["description"],
@@ -155,19 +189,31 @@ def _tasks(shared: Mapping[str, Any], regions: Collection[str]) -> dict[str, Any
 
 
 def _task(shared: Mapping[str, Any], row: TaskType, regions: Collection[str]) -> dict[str, Any]:
+    kind = _kind(shared, row, row.payload, f"{_an(row)} task to do.")
+    return {**kind, "properties": kind["properties"] | _known(kind["properties"], regions)}
+
+
+def _step(shared: Mapping[str, Any], row: TaskType) -> dict[str, Any]:
+    return _kind(shared, row, row.step, f"{_an(row)} step.")
+
+
+def _kind(shared: Mapping[str, Any], row: TaskType, payload: type[BaseModel], described: str) -> dict[str, Any]:
     properties = {
         **shared["properties"],
         "taskType": {"type": "string", "const": row.name},
-        "payload": {"$ref": _REF.format(model=row.payload.__name__)},
+        "payload": {"$ref": _REF.format(model=payload.__name__)},
     }
-    if regions:
-        known = {"anyOf": [{"type": "string", "enum": sorted(regions)}, {"type": "null"}]}
-        properties["region"] = {**properties["region"], **known}
-    article = "An" if row.name[0] in "AEIOU" else "A"
-    described = f"{article} {row.name} task to do."
-    return {
-        **shared,
-        "title": f"{row.name.capitalize()}TaskRequest",
-        "description": described,
-        "properties": properties,
-    }
+    title = f"{row.name.capitalize()}{shared['title']}"
+    return {**shared, "title": title, "description": described, "properties": properties}
+
+
+def _an(row: TaskType) -> str:
+    return f"{'An' if row.name[0] in 'AEIOU' else 'A'} {row.name}"
+
+
+def _known(properties: Mapping[str, Any], regions: Collection[str]) -> dict[str, Any]:
+    """Return the property `region` with the names of the regions that there are."""
+    if not regions:
+        return {}
+    known = {"anyOf": [{"type": "string", "enum": sorted(regions)}, {"type": "null"}]}
+    return {"region": {**properties["region"], **known}}

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from flik import catalog
 from flik.domain.dag import references
-from flik.domain.dag.references import INPUT, Reference
+from flik.domain.dag.references import INPUT, PROMPT, Reference
 from flik.errors import FieldError, InvalidRequest
 from flik.gateway.body import field_errors
 
@@ -32,7 +32,10 @@ def read_step_payload(
         raise InvalidRequest(tuple(FieldError(f"{pointer}{each.pointer}", each.detail) for each in malformed))
     if INPUT in payload and not (found or has_parents):
         raise InvalidRequest((FieldError(f"{pointer}/{INPUT}", "takes what parents made, and this step has none"),))
-    model = catalog.step_model(task_type, payload, has_parents=has_parents or bool(found))
+    has_parents = has_parents or bool(found)
+    if not has_parents and payload.get(PROMPT) is None:
+        raise InvalidRequest((FieldError(f"{pointer}/{PROMPT}", "is required: the step has no parents to write it"),))
+    model = catalog.step_model(task_type, payload, has_parents=has_parents)
     try:
         model.model_validate(references.masked(payload))
     except ValidationError as error:

@@ -21,7 +21,7 @@ from flik.gateway.responses import json_response
 from flik.pipeline.ports import Moved
 
 MOVE_PROBLEMS = problems.responses(401, 404, 409, 422, 503)
-RETRY_PROBLEMS = problems.responses(401, 404, 409, 422, 503, *problems.READMITTING)
+RETRY_PROBLEMS = problems.responses(401, 404, 409, StepOfDag, 422, 503, *problems.READMITTING)
 _OF_ONE = problems.responses(401, 404, 422, 503)
 router = APIRouter(prefix="/api/v1", tags=["tasks"])
 

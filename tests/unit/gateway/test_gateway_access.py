@@ -19,18 +19,23 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from gateway_parts import Fakes, body, task_id, view
+from making import EPOCH, new_task
+from memory_store import MemoryStore
 from memory_webhooks import waiting
 
 import flik.gateway
 from flik.domain import key as keys
+from flik.domain.dag.graph import NewDag, NewStep
 from flik.domain.event import EndedAttempt, History
 from flik.domain.identity import Scope, TenantRecord
 from flik.domain.key import ApiKey, Kind
+from flik.domain.task import Status
 from flik.domain.webhook.record import Webhook, WebhookStatus
 from flik.errors import Unavailable
 
 ACME, OTHER = "acme", "zebra"
 FAILED, WAITING, DONE = task_id(1), task_id(2), task_id(3)
+RUNNING_DAG, FAILED_DAG = "0199a1b2-0000-7000-8000-00000000dddd", "0199a1b2-0000-7000-8000-00000000eeee"
 HOOK, SENT = "0199a1b2-0000-7000-8000-00000000bbbb", "0199a1b2-0000-7000-8000-00000000cccc"
 KEY_ID = "0199a1b2-0000-7000-8000-00000000aaaa"
 
@@ -52,6 +57,8 @@ READ, SUBMIT, ADMIN = Scope.READ, Scope.SUBMIT, Scope.ADMIN
 NOTHING = {"items": [], "nextCursor": None}
 NO_HOOK: dict[str, Any] = {"stranger": 404, "code": "webhook_not_found"}
 STREAM = f"/api/v1/streams/f:c?tenantId={ACME}&since=0"  # of a task that has ended
+STEP = {"taskType": "TEXT", "payload": {"prompt": "rain"}}
+NO_DAG: dict[str, Any] = {"stranger": 404, "code": "dag_not_found"}
 GONE: dict[str, Any] = {"stranger": 404, "code": "task_not_found"}
 ROWS = {
     "GET /": Row(None, "/", 200),
@@ -71,6 +78,12 @@ ROWS = {
     "DELETE /api/v1/tasks/{task_id}": Row(SUBMIT, f"/api/v1/tasks/{WAITING}", 200, **GONE),
     "POST /api/v1/tasks/{task_id}/cancel": Row(SUBMIT, f"/api/v1/tasks/{WAITING}/cancel", 200, **GONE),
     "POST /api/v1/tasks/{task_id}/retry": Row(SUBMIT, f"/api/v1/tasks/{FAILED}/retry", 202, **GONE),
+    "POST /api/v1/dags": Row(SUBMIT, "/api/v1/dags", 202, {"tenantId": ACME, "steps": [STEP]}, 403, "tenant_mismatch"),
+    "GET /api/v1/dags": Row(READ, f"/api/v1/dags?tenantId={ACME}", 200, None, 200, says=NOTHING),
+    "GET /api/v1/dags/{dag_id}": Row(READ, f"/api/v1/dags/{RUNNING_DAG}", 200, **NO_DAG),
+    "DELETE /api/v1/dags/{dag_id}": Row(SUBMIT, f"/api/v1/dags/{RUNNING_DAG}", 200, **NO_DAG),
+    "POST /api/v1/dags/{dag_id}/cancel": Row(SUBMIT, f"/api/v1/dags/{RUNNING_DAG}/cancel", 200, **NO_DAG),
+    "POST /api/v1/dags/{dag_id}/resume": Row(SUBMIT, f"/api/v1/dags/{FAILED_DAG}/resume", 202, **NO_DAG),
     "GET /api/v1/dead-letters": Row(READ, f"/api/v1/dead-letters?tenantId={ACME}", 200, None, 200, says=NOTHING),
     "POST /api/v1/dead-letters/{task_id}/replay": Row(SUBMIT, f"/api/v1/dead-letters/{FAILED}/replay", 202, **GONE),
     "POST /api/v1/dead-letters:replay": Row(
@@ -199,9 +212,22 @@ async def fakes() -> AsyncIterator[Fakes]:
     ended = EndedAttempt(3, 1, "w1", "v1", now, now, "COMPLETED", None, None, None)
     fakes.tasks.histories[DONE] = History(fakes.tasks.rows[DONE], 3, (ended,))
     fakes.names.rows[ACME, "f:c"] = DONE
+    put_dags(fakes.store)
     async with fakes.app.router.lifespan_context(fakes.app):
         yield fakes
     await fakes.parts.directory.close()
+
+
+def put_dags(store: MemoryStore) -> None:
+    for dag_id in (RUNNING_DAG, FAILED_DAG):
+        task = new_task(tenant_id=ACME, dag_id=dag_id)
+        store.dags.put(
+            NewDag(dag_id, ACME, 1, "us-east", EPOCH, None, None, None, None, (NewStep("a", task, (), "fail"),))
+        )
+    row = store.dags.open_steps(FAILED_DAG)[0]
+    row.error_code = "boom"
+    row.end(Status.FAILED, EPOCH + 1)
+    store.dags.advance([FAILED_DAG], EPOCH + 1)
 
 
 def add_key(fakes: Fakes, text: str, tenant: str, scopes: frozenset[Scope], **fields: Any) -> None:
@@ -233,7 +259,7 @@ def state(fakes: Fakes) -> Any:
     return copy.deepcopy(
         (fakes.tasks.rows, fakes.tasks.stored, fakes.queue.replays, fakes.queue.announced, fakes.identity.tenants,
          {each: replace(key, last_used_at=None) for each, key in fakes.identity.keys.items()}, fakes.identity.entries,
-         fakes.webhooks)
+         fakes.webhooks, fakes.store.rows, fakes.store.dags.dags)
     )  # fmt: skip
 
 
@@ -308,6 +334,16 @@ async def test_webhook_of_another_tenant_is_answered_as_one_that_is_not_there(
     assert {**theirs, "requestId": ""} == {**nobodys, "requestId": ""}
 
 
+@pytest.mark.parametrize("name", [name for name in TENANTS_OWN if ROWS[name].code == "dag_not_found"])
+async def test_dag_of_another_tenant_is_answered_as_one_that_is_not_there(
+    fakes: Fakes, anybody: httpx.AsyncClient, name: str
+) -> None:
+    theirs = (await call(anybody, name, f"Bearer {STRANGER}")).json()
+    fakes.store.dags.dags.clear()
+    nobodys = (await call(anybody, name, f"Bearer {STRANGER}")).json()
+    assert {**theirs, "requestId": ""} == {**nobodys, "requestId": ""}
+
+
 @pytest.mark.parametrize("name", TENANTS_OWN)
 async def test_right_key(anybody: httpx.AsyncClient, name: str) -> None:
     assert (await call(anybody, name, f"Bearer {OWNER}")).status_code == ROWS[name].status
@@ -325,6 +361,7 @@ async def test_in_open_mode_any_token_opens_everything(fakes: Fakes, name: str) 
     opened.tasks.histories, opened.names.rows = fakes.tasks.histories, fakes.names.rows
     opened.identity.keys |= fakes.identity.keys
     opened.webhooks.rows, opened.webhooks.sent = fakes.webhooks.rows, fakes.webhooks.sent
+    put_dags(opened.store)
     async with (
         opened.app.router.lifespan_context(opened.app),
         httpx.AsyncClient(transport=httpx.ASGITransport(opened.app), base_url="http://flik") as client,

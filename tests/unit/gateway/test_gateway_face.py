@@ -206,7 +206,7 @@ async def test_description_names_every_route_and_its_problems(client: httpx.Asyn
         for method, operation in item.items()
     }
     one, families = "/api/v1/tasks/{task_id}", ("text", "image", "video")
-    hook = "/api/v1/webhooks/{webhook_id}"
+    hook, dag = "/api/v1/webhooks/{webhook_id}", "/api/v1/dags/{dag_id}"
     expected = {
         "GET /": set(),
         "GET /health": set(),
@@ -224,6 +224,12 @@ async def test_description_names_every_route_and_its_problems(client: httpx.Asyn
         "GET /api/v1/streams/{key}": {"404", "422", "429"},
         f"POST {one}/cancel": {"404", "409", "422"},
         f"POST {one}/retry": {"404", "409", "422", "429"},
+        "POST /api/v1/dags": {"400", "409", "413", "415", "422", "429"},
+        "GET /api/v1/dags": {"422"},
+        f"GET {dag}": {"404", "422"},
+        f"DELETE {dag}": {"404", "409", "422"},
+        f"POST {dag}/cancel": {"404", "409", "422"},
+        f"POST {dag}/resume": {"404", "409", "422", "429"},
         "GET /api/v1/dead-letters": {"422"},
         "POST /api/v1/dead-letters/{task_id}/replay": {"404", "409", "422", "429"},
         "POST /api/v1/dead-letters:replay": {"400", "413", "415", "422", "429"},

@@ -63,8 +63,9 @@ def test_what_is_given_literally_is_checked(task_type: str, payload: dict[str, A
     assert list(errors_of(task_type, payload)) == pointers
 
 
-def test_a_step_without_parents_needs_a_prompt_or_an_action_and_has_no_input() -> None:
-    assert errors_of("IMAGE", {}, has_parents=False) == {"/prompt": "is required"}
+def test_a_step_without_parents_needs_a_prompt_and_has_no_input() -> None:
+    for payload in ({}, {"action": "upscale"}):
+        assert list(errors_of("IMAGE", payload, has_parents=False)) == ["/prompt"]
     assert accepted("IMAGE", {"action": "upscale", "prompt": "x"}, has_parents=False) == []
     assert accepted("IMAGE", {}) == []
     for nothing in ([], None):
