@@ -13,7 +13,7 @@ survives a newer server.
 """
 
 from flik.client.answers import Artifact, Event, Health, Page, Replayed, Submitted, Task, TaskFailure
-from flik.client.asynchronous import FlikClient, TaskRequest
+from flik.client.asynchronous import FlikClient, TaskRequest, TaskWebhook
 from flik.client.blocking import SyncFlikClient
 from flik.client.failures import (
     ClientError,
@@ -41,6 +41,7 @@ __all__ = [
     "Task",
     "TaskFailure",
     "TaskRequest",
+    "TaskWebhook",
     "UnreadableAnswer",
     "WaitTimedOut",
     "verify_webhook",

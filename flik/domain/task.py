@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
 
+from flik.domain.webhook.own import OwnWebhook
+
 
 class Status(StrEnum):
     """Where a task is on its way."""
@@ -77,6 +79,7 @@ class NewTask(NamedTuple):
     start_deadline_at: float | None = None
     request_id: str | None = None
     trace_id: str | None = None
+    webhook: OwnWebhook | None = None
 
 
 class Ticket(NamedTuple):
