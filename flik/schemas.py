@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from flik.domain.dag.plan import MAX_STEPS
 from flik.domain.identity import MAX_TENANT_ID_CHARS, TENANT_ID
+from flik.domain.webhook.signature import FORM as SECRET_FORM
 
 MAX_BATCH = 1_000
 MAX_PAGE = 100
@@ -51,6 +52,37 @@ class _Request(_Wire):
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
 
 
+EventKind = Literal[
+    "pending", "queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired"
+]
+EventKinds = Annotated[
+    list[EventKind],
+    Field(min_length=1, max_length=9, description="What it wants to hear of."),
+]
+ENDS: list[EventKind] = ["completed", "failed", "cancelled", "expired"]
+WebhookUrl = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=2_048,
+        description="https, to a public address; it is looked at again at each sending.",
+        json_schema_extra={"pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"},
+    ),
+]
+
+
+class TaskWebhook(_Request):
+    """Where this task is told of, beside the tenant's webhooks."""
+
+    url: WebhookUrl
+    kinds: EventKinds = ENDS
+    secret: str = Field(
+        pattern=SECRET_FORM,
+        description="What its messages are signed with: `whsec_` and the base64 of 24 to 64 random bytes. "
+        "It may be the same for all tasks, and is shown nowhere.",
+    )
+
+
 class TaskRequest(_Request):
     """A task to do."""
 
@@ -62,6 +94,7 @@ class TaskRequest(_Request):
     start_deadline_s: float | None = Field(
         default=None, gt=0, le=30 * 86_400, description="EXPIRED when it has not started within this many seconds."
     )
+    webhook: TaskWebhook | None = None
 
 
 class BatchRequest(_Request):
@@ -179,30 +212,12 @@ class NewKey(_Request):
     kind: Literal["live", "test"] = "live"
 
 
-EventKind = Literal[
-    "pending", "queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired"
-]
-EventKinds = Annotated[
-    list[EventKind],
-    Field(min_length=1, max_length=9, description="What it wants to hear of."),
-]
-WebhookUrl = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=2_048,
-        description="https, to a public address; it is looked at again at each sending.",
-        json_schema_extra={"pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"},
-    ),
-]
-
-
 class NewWebhook(_Request):
     """Where a tenant wants to hear of its tasks. Without `tenantId` it is the caller's."""
 
     tenant_id: TenantId | None = None
     url: WebhookUrl
-    kinds: EventKinds = ["completed", "failed", "cancelled", "expired"]
+    kinds: EventKinds = ENDS
 
 
 class WebhookChange(_Request):
@@ -580,10 +595,13 @@ class DeliveryAttempt(_Wire):
 
 
 class DeliveryAnswer(_Wire):
-    """One event on its way to one webhook; `deliveryId` is the header `webhook-id`. `taskId` null: a ping."""
+    """One event on its way to one webhook; `deliveryId` is the header `webhook-id`. `taskId` null: a ping.
+
+    `webhookId` null: the webhook is the task's own.
+    """
 
     delivery_id: str
-    webhook_id: str
+    webhook_id: str | None
     task_id: str | None
     seq: int
     kind: str

@@ -107,6 +107,16 @@ class MemoryWebhooks:
             if row.webhook_id == webhook_id and (before_id is None or row.delivery_id < before_id)
         ][:limit]
 
+    async def own_deliveries(self, task_id: str, *, before_id: str | None, limit: int) -> list[Delivery]:
+        self._answer()
+        newest_first = sorted((row for row in self.sent.values() if _is_own(row, task_id)), key=_id, reverse=True)
+        return [row for row in newest_first if before_id is None or row.delivery_id < before_id][:limit]
+
+    async def redeliver_own(self, task_id: str, delivery_id: str, now: float) -> Delivery | None:
+        self._answer()
+        found = self.sent.get(delivery_id)
+        return self._again(found, now) if found is not None and _is_own(found, task_id) else None
+
     async def has_delivery(self, webhook_id: str, delivery_id: str) -> bool:
         self._answer()
         return delivery_id in self.sent and self.sent[delivery_id].webhook_id == webhook_id
@@ -116,15 +126,25 @@ class MemoryWebhooks:
             return None
         if self.rows[webhook_id].status is not WebhookStatus.ACTIVE:
             return None
-        again = replace(self.sent[delivery_id], state=DeliveryState.WAITING, attempts=0, next_at=now, ended_at=None)
-        return self._keep(again)
+        return self._again(self.sent[delivery_id], now)
+
+    def _again(self, sent: Delivery, now: float) -> Delivery:
+        return self._keep(replace(sent, state=DeliveryState.WAITING, attempts=0, next_at=now, ended_at=None))
 
     def _keep(self, delivery: Delivery) -> Delivery:
         self.sent[delivery.delivery_id] = delivery
         return delivery
 
 
-def waiting(webhook_id: str, *, now: float = 0.0, **fields: Any) -> Delivery:
+def _is_own(delivery: Delivery, task_id: str) -> bool:
+    return delivery.webhook_id is None and delivery.task_id == task_id
+
+
+def _id(delivery: Delivery) -> str:
+    return delivery.delivery_id
+
+
+def waiting(webhook_id: str | None, *, now: float = 0.0, **fields: Any) -> Delivery:
     """A ping that waits, unless `fields` say otherwise."""
     ping = Delivery(str(uuid7()), webhook_id, None, 0, PING, DeliveryState.WAITING, 0, now, now, None)
     return replace(ping, **fields)

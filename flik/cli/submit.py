@@ -15,7 +15,7 @@ from flik.cli.invocation import Invocation, connected, pass_invocation
 from flik.cli.output import complain, detail, hint, write, write_json
 from flik.cli.progress import bars, follow
 from flik.cli.results import fetch, make_folder, write_result
-from flik.client import ClientError, FlikClient, Submitted, Task, TaskRequest
+from flik.client import ClientError, FlikClient, Submitted, Task, TaskRequest, TaskWebhook
 
 
 @click.command()
@@ -29,6 +29,15 @@ from flik.client import ClientError, FlikClient, Submitted, Task, TaskRequest
 @click.option("--payload", type=Payload(), help="The whole input as a JSON object; other options go on top of it.")
 @click.option("--region", help="Where to run it; default: the gateway's own region.")
 @click.option("--start-deadline", "start_deadline_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS")
+@click.option("--webhook", "target", metavar="URL", help="Tell this place how the task ends, signed.")
+@click.option(
+    "--webhook-secret",
+    "secret",
+    envvar="FLIK_WEBHOOK_SECRET",
+    metavar="SECRET",
+    show_envvar=True,
+    help="What its messages are signed with: whsec_ and the base64 of 24 to 64 random bytes.",
+)
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer.")
 @click.option(
@@ -46,6 +55,8 @@ def submit(
     priority: int,
     region: str | None,
     start_deadline_s: float | None,
+    target: str | None,
+    secret: str | None,
     wait: bool,
     timeout_s: float | None,
     out: Path | None,
@@ -59,7 +70,8 @@ def submit(
     flik submit TEXT "a haiku about rain" --wait
     flik submit IMAGE "a lighthouse" --seed 7 --out pictures
     """
-    request = TaskRequest(task_type.upper(), _payload(prompt, payload, fields), priority, region, start_deadline_s)
+    given = _payload(prompt, payload, fields)
+    request = TaskRequest(task_type.upper(), given, priority, region, start_deadline_s, _webhook(target, secret))
     if not wait and out is None:
         _write_submitted(invocation, invocation.run(lambda client: _submit(client, request)))
         return
@@ -80,6 +92,14 @@ def _payload(prompt: str | None, payload: dict[str, Any] | None, fields: dict[st
     return {**(payload or {}), **given}
 
 
+def _webhook(target: str | None, secret: str | None) -> TaskWebhook | None:
+    if target is None:
+        return None
+    if secret is None:
+        raise click.UsageError("--webhook takes a secret: --webhook-secret, or better FLIK_WEBHOOK_SECRET.")
+    return TaskWebhook(target, secret)
+
+
 async def _submit(client: FlikClient, request: TaskRequest) -> Submitted:
     try:
         return await client.submit(
@@ -88,6 +108,7 @@ async def _submit(client: FlikClient, request: TaskRequest) -> Submitted:
             priority=request.priority,
             region=request.region,
             start_deadline_s=request.start_deadline_s,
+            webhook=request.webhook,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None

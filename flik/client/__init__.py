@@ -26,7 +26,7 @@ from flik.client.answers import (
     Task,
     TaskFailure,
 )
-from flik.client.asynchronous import FlikClient, TaskRequest
+from flik.client.asynchronous import FlikClient, TaskRequest, TaskWebhook
 from flik.client.blocking import SyncFlikClient
 from flik.client.failures import (
     ClientError,
@@ -60,6 +60,7 @@ __all__ = [
     "Task",
     "TaskFailure",
     "TaskRequest",
+    "TaskWebhook",
     "UnreadableAnswer",
     "WaitTimedOut",
     "verify_webhook",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,22 @@ _NO_EVENTS = frozenset({404, 405, 406, 429, 501})
 
 
 @dataclass(frozen=True, slots=True)
+class TaskWebhook:
+    """Where one task is told of. Without `kinds` that is how it ends.
+
+    `secret` is `whsec_` and the base64 of 24 to 64 random bytes; `verify_webhook` checks with it what comes.
+    """
+
+    url: str
+    secret: str = field(repr=False)
+    kinds: Sequence[str] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a submit has it."""
+        return {"url": self.url, "secret": self.secret, **({"kinds": [*self.kinds]} if self.kinds else {})}
+
+
+@dataclass(frozen=True, slots=True)
 class TaskRequest:
     """One task to submit. `start_deadline_s`: it expires if it was not started by then."""
 
@@ -51,6 +67,7 @@ class TaskRequest:
     priority: int = 1
     region: str | None = None
     start_deadline_s: float | None = None
+    webhook: TaskWebhook | None = None
 
 
 class FlikClient(DagCalls):
@@ -72,9 +89,10 @@ class FlikClient(DagCalls):
         priority: int = 1,
         region: str | None = None,
         start_deadline_s: float | None = None,
+        webhook: TaskWebhook | None = None,
     ) -> Submitted:
         """Submit one task; when this returns, the task is safe with Flik."""
-        request = TaskRequest(task_type, payload, priority, region, start_deadline_s)
+        request = TaskRequest(task_type, payload, priority, region, start_deadline_s, webhook)
         answer = await self._transport.call("POST", "/api/v1/tasks", body=self._wire(request), once=True)
         return self._as(read_submitted, answer)
 
@@ -249,6 +267,7 @@ class FlikClient(DagCalls):
             payload=dict(request.payload),
             region=request.region,
             startDeadlineS=request.start_deadline_s,
+            webhook=request.webhook and request.webhook.as_json(),
         )
 
 

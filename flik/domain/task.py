@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
 
+from flik.domain.webhook.own import OwnWebhook
+
 
 class Status(StrEnum):
     """Where a task is on its way."""
@@ -80,6 +82,7 @@ class NewTask(NamedTuple):
     start_deadline_at: float | None = None
     request_id: str | None = None
     trace_id: str | None = None
+    webhook: OwnWebhook | None = None
     dag_id: str | None = None
     waits: bool = False
     max_attempts: int | None = None

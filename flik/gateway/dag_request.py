@@ -68,8 +68,8 @@ def _step_of(step: PlannedStep, common: _Common) -> NewStep:
     priority = common.priority if spec.priority is None else spec.priority
     task = NewTask(
         str(task_id), common.tenant_id, spec.task_type, priority, common.region, orjson.dumps(spec.payload).decode(),
-        task_id.timestamp / 1000, starts_by, common.origin.request_id, common.origin.trace_id, common.dag_id, waits,
-        spec.max_attempts,
+        task_id.timestamp / 1000, starts_by, common.origin.request_id, common.origin.trace_id, None, common.dag_id,
+        waits, spec.max_attempts,
     )  # fmt: skip
     return NewStep(step.step_id, task, step.parents, spec.on_failure, spec.start_deadline_s)
 

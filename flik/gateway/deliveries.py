@@ -1,4 +1,4 @@
-"""Routes of deliveries: what a webhook was sent, what came of it, and sending it again."""
+"""Routes of deliveries: what a webhook, or a task's own one, was sent, what came of it, and sending it again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from flik.gateway.identity import authenticate
 from flik.gateway.parts import parts_of
 from flik.gateway.paths import Uuid
 from flik.gateway.responses import json_response
+from flik.gateway.tasks import find_task, read_task_id
 
 OF_ONE = problems.responses(401, 403, errors.WebhookNotFound, 422, 503)
+OF_TASK = problems.responses(401, 403, errors.TaskNotFound, 422, 503)
 CHANGE_PROBLEMS = problems.responses(401, 403, errors.WebhookNotFound, errors.WebhookInactive, 422, 503)
 router = APIRouter(prefix="/api/v1", tags=["webhooks"])
 
@@ -62,6 +64,44 @@ async def redeliver_event(request: Request, webhook_id: Uuid, delivery_id: Uuid)
     if again is None:
         if await store.has_delivery(webhook.webhook_id, wanted):
             raise WebhookInactive(webhook.webhook_id, webhook.status)
+        raise DeliveryNotFound(wanted)
+    parts_of(request).wake_courier()
+    return json_response(answer_of(again), 202)
+
+
+@router.get(
+    "/tasks/{task_id}/deliveries",
+    response_model=schemas.DeliveryPage,
+    responses=OF_TASK,
+    openapi_extra=filters.query_parameters(()),
+)
+async def list_task_deliveries(request: Request, task_id: Uuid) -> Response:
+    """List what a task's own webhook was sent and is to be sent, newest first; what ended is kept for a week."""
+    caller = await authenticate(request, Scope.READ)
+    task = await find_task(request, caller, read_task_id(task_id))
+    wanted = filters.read_filter(request.query_params, ())
+    find = parts_of(request).webhooks.own_deliveries
+    return await pages.answer(
+        lambda limit: find(task.task_id, before_id=wanted.before_id, limit=limit),
+        wanted.limit,
+        answer_of,
+        lambda delivery: cursor.encode(delivery.delivery_id),
+    )
+
+
+@router.post(
+    "/tasks/{task_id}/deliveries/{delivery_id}/redeliver",
+    status_code=202,
+    response_model=schemas.DeliveryAnswer,
+    responses=problems.responses(401, 403, errors.TaskNotFound, errors.DeliveryNotFound, 422, 503),
+)
+async def redeliver_task_event(request: Request, task_id: Uuid, delivery_id: Uuid) -> Response:
+    """Send a delivery of a task's own webhook again, now, as `/webhooks/{id}/deliveries/{id}/redeliver` does."""
+    caller = await authenticate(request, Scope.SUBMIT)
+    task = await find_task(request, caller, read_task_id(task_id))
+    wanted = _id(delivery_id, "deliveryId", "delivery")
+    again = await parts_of(request).webhooks.redeliver_own(task.task_id, wanted, time.time())
+    if again is None:
         raise DeliveryNotFound(wanted)
     parts_of(request).wake_courier()
     return json_response(answer_of(again), 202)

@@ -2,8 +2,9 @@
 
 What a submission meets, in this order: who sends it (`identity`), whether it can be read (`body`,
 the catalog), whose tasks they are (`identity`), whether it was answered before (`idempotency`),
-the door (`flik/pipeline/admit.py`), and the commit. Up to the commit nothing is stored, so
-whatever is refused has changed nothing; a replay comes before the door, so it costs no quota.
+where its own webhook leads (`own_webhooks`), the door (`flik/pipeline/admit.py`), and the commit.
+Up to the commit nothing is stored, so whatever is refused has changed nothing; a replay comes
+before the door, so it costs no quota.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from flik.domain import trace
 from flik.domain.identity import Caller, Scope, Tenant
 from flik.domain.task import NewTask
 from flik.errors import FieldError, FlikError, InvalidRequest, RequestError, Unauthenticated, Unavailable
-from flik.gateway import answers, door, filters, headers, idempotency, prefer, problems
+from flik.gateway import answers, door, filters, headers, idempotency, own_webhooks, prefer, problems
 from flik.gateway.body import escape, read_json, read_model
 from flik.gateway.identity import authenticate, named_tenant, tenant_of
 from flik.gateway.parts import Parts, base_url, parts_of
@@ -93,6 +94,8 @@ async def submit(request: Request, caller: Caller, document: Any, answer_to: Cal
     replay = await idempotency.replay_of(request, asked)
     if replay is not None:
         return replay
+    for nowhere in (await own_webhooks.refusals(request, {"": task})).values():
+        raise nowhere
     refused = (await door.admit(request, tenant, (task,))).refusals[0]
     if refused is not None:
         raise refused
@@ -127,6 +130,7 @@ async def submit_batch(request: Request) -> Response:
         replay = await idempotency.replay_of(request, asked)
         if replay is not None:
             return replay
+        items = await _led_somewhere(request, items)
         items = await _admitted(request, tenants, items)
         _raise_if_all_must_wait(items)
     answer = json_response({"items": _shown(request, items)}, 207)
@@ -167,6 +171,13 @@ def _unless_refused(item: Item, tenants: Mapping[str, Tenant | BaseException]) -
     if isinstance(item, NewTask) and isinstance(refused := tenants[item.tenant_id], FlikError):
         return refused
     return item
+
+
+async def _led_somewhere(request: Request, items: list[Item]) -> list[Item]:
+    """Return the items with a refusal in the place of each task whose own webhook leads nowhere."""
+    placed = {f"/tasks/{index}": item for index, item in enumerate(items)}
+    tasks = {pointer: item for pointer, item in placed.items() if isinstance(item, NewTask)}
+    return list({**placed, **await own_webhooks.refusals(request, tasks)}.values())
 
 
 async def _admitted(request: Request, tenants: Mapping[str, Any], items: list[Item]) -> list[Item]:
@@ -231,12 +242,15 @@ def read_task(document: Any, caller: Caller, origin: Origin, parts: Parts, point
         raise InvalidRequest((FieldError(f"{pointer}/payload", f"is larger than {MAX_PAYLOAD_BYTES:,} bytes"),))
     read_model(TASK_TYPES[wanted.task_type].payload, wanted.payload, f"{pointer}/payload")
     region = read_region(wanted.region, parts, pointer)
+    hook = None
+    if wanted.webhook is not None:
+        hook = own_webhooks.read(wanted.webhook, tenant_id, parts.webhook_targets, pointer)
     task_id = uuid7()
     now = task_id.timestamp / 1000  # not another look at the clock: lists find a time by the ids of it
     deadline = None if wanted.start_deadline_s is None else now + wanted.start_deadline_s
     return NewTask(
         str(task_id), tenant_id, wanted.task_type, wanted.priority, region, payload.decode(), now, deadline,
-        origin.request_id, origin.trace_id,
+        origin.request_id, origin.trace_id, hook,
     )  # fmt: skip
 
 

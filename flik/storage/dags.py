@@ -19,16 +19,12 @@ from flik.domain.dag.progress import DagEnd, DagStatus, StepState
 from flik.domain.task import TERMINAL, Requeued, Status, Ticket
 from flik.storage import queries
 from flik.storage.database import Database, Statement
-from flik.storage.tasks import COLUMNS, first_id_at, rows_of, views_of
+from flik.storage.tasks import COLUMNS, first_id_at, own_webhooks_of, rows_of, storing, views_of
 
 _SQL = queries.load("dags")
 _TASKS = queries.load("tasks")
 INSERTS = {name: _SQL[name] for name in ("insert_dags", "insert_steps")}
-_STORE = _SQL["store_dags"].format(
-    insert_tasks=_TASKS["insert_tasks"].format(source="winners, json_to_recordset(winners.tasks)"),
-    tell_submitted=_TASKS["tell_submitted"],
-    **INSERTS,
-)
+_STORE = _SQL["store_dags"].format(storing=storing("winners, json_to_recordset(winners.tasks)"), **INSERTS)
 _RESUME = _SQL["resume_dag"].format(tell_submitted=_TASKS["tell_submitted"])
 _STEPS = _SQL["list_steps"].format(columns=COLUMNS)
 
@@ -95,10 +91,12 @@ class DagStore:
         Raises:
             Unavailable: PostgreSQL is away; whether they were stored is unknown.
         """
+        tasks = [task for dag in dags for task in dag.tasks]
         parameters = {
-            "tasks": orjson.dumps(rows_of([task for dag in dags for task in dag.tasks])).decode(),
+            "tasks": orjson.dumps(rows_of(tasks)).decode(),
             "dags": orjson.dumps([row_of(dag) for dag in dags]).decode(),
             "steps": orjson.dumps([row for dag in dags for row in step_rows_of(dag)]).decode(),
+            "own_webhooks": own_webhooks_of(tasks),
             "max_attempts": self._max_attempts,
         }
         await self._database.repeatable(_STORE, parameters)

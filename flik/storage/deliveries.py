@@ -9,6 +9,7 @@ import orjson
 
 from flik.domain.webhook.attempt import HOLD_FROM
 from flik.domain.webhook.message import Message
+from flik.domain.webhook.own import OWN_KEPT_S
 from flik.domain.webhook.record import (
     DISABLED_AFTER_S,
     GONE,
@@ -27,6 +28,7 @@ from flik.storage.tasks import first_id_at
 EXPANDED = 200  # outbox rows a statement
 SWEPT = 1_000
 _WEBHOOKS, _LOOK = 50, 64  # of a claim: webhooks, and deliveries of each, that are looked at
+_MARGIN_S = 86_400.0  # between the last delivery of a receiver and its own end
 _SQL = queries.load("deliveries")
 
 
@@ -77,11 +79,21 @@ class DeliveryStore:
         return bool(await self._database.once(_SQL["record_attempt"], parameters))
 
     async def sweep(self, now: float) -> int:
-        """Give up what waited for three days, forget what is a week old; return how many, at most `SWEPT` of each."""
+        """Give up what waited for three days, forget what is a week old, and tasks' own webhooks a month after the end.
+
+        Returns how many, at most `SWEPT` of each.
+        """
         old = {"before": now - TOO_OLD_S, "before_id": first_id_at(now - TOO_OLD_S), "limit": SWEPT, "now": now}
         given_up = await self._database.repeatable(_SQL["give_up_old"], old)
         forgotten = {"before_id": first_id_at(now - KEPT_S), "limit": SWEPT}
-        return len(given_up) + len(await self._database.repeatable(_SQL["forget_old"], forgotten))
+        ended = {"before": now - OWN_KEPT_S, "before_id": first_id_at(now - OWN_KEPT_S), "limit": SWEPT}
+        quiet = {"before": now - KEPT_S - _MARGIN_S, "limit": SWEPT}
+        swept = [
+            await self._database.repeatable(_SQL["forget_old"], forgotten),
+            await self._database.repeatable(_SQL["forget_own_webhooks"], ended),
+            await self._database.repeatable(_SQL["forget_receivers"], quiet),
+        ]
+        return len(given_up) + sum(map(len, swept))
 
 
 def _claimed(row: Sequence[Any]) -> Claimed:

@@ -10,14 +10,11 @@ import orjson
 from flik.domain.idempotency import Answer, Kept, Keyed, Place
 from flik.storage import dags, queries
 from flik.storage.database import Database
-from flik.storage.tasks import rows_of
+from flik.storage.tasks import own_webhooks_of, rows_of, storing
 
 _SQL = queries.load("idempotency")
-_TASKS = queries.load("tasks")
 _INSERT_KEYED = _SQL["insert_keyed"].format(
-    insert_tasks=_TASKS["insert_tasks"].format(source="winners, json_to_recordset(winners.tasks)"),
-    tell_submitted=_TASKS["tell_submitted"],
-    **dags.INSERTS,
+    storing=storing("winners, json_to_recordset(winners.tasks)"), **dags.INSERTS
 )
 
 
@@ -41,6 +38,7 @@ class AnswerStore:
         records = [self._record_of(submission) for submission in submissions]
         parameters = {
             "records": orjson.dumps(records).decode(),
+            "own_webhooks": own_webhooks_of(task for each in submissions for task in each.tasks),
             "max_attempts": self._max_attempts,
             "ttl_s": self._ttl_s,
         }

@@ -8,14 +8,10 @@ from flik.domain.idempotency import Place
 from flik.domain.task import NewTask
 from flik.storage import queries
 from flik.storage.database import Database
-from flik.storage.tasks import rows_of
+from flik.storage.tasks import own_webhooks_of, rows_of, storing
 
 _SQL = queries.load("streams")
-_TASKS = queries.load("tasks")
-_START = _SQL["start_stream"].format(
-    insert_tasks=_TASKS["insert_tasks"].format(source="winners, json_to_recordset(winners.tasks)"),
-    tell_submitted=_TASKS["tell_submitted"],
-)
+_START = _SQL["start_stream"].format(storing=storing("winners, json_to_recordset(winners.tasks)"))
 
 
 class StreamStore:
@@ -36,6 +32,7 @@ class StreamStore:
             **self._named(place, now),
             "task_id": task.task_id,
             "tasks": orjson.dumps(rows_of((task,))).decode(),
+            "own_webhooks": own_webhooks_of((task,)),
             "max_attempts": self._max_attempts,
         }
         return bool(await self._database.repeatable(_START, parameters))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +15,20 @@ from flik.storage.database import Database
 
 _SQL = queries.load("tasks")
 COLUMNS = _SQL["columns"]
-_STORE = _SQL["insert_tasks"].format(source="json_to_recordset(%(rows)s::json)")
 _GET = _SQL["get_task"].format(columns=COLUMNS)
-_INSERT = f"WITH stored AS (\n{_STORE}\n)\n{_SQL['tell_submitted']}"  # of named queries only
+
+
+def storing(source: str) -> str:
+    """Return the parts of a WITH that store the tasks of a source, their own webhooks, and what is to be told."""
+    stored, hooked, told = (
+        _SQL["insert_tasks"].format(source=source),
+        _SQL["store_own_webhooks"],
+        _SQL["tell_submitted"],
+    )
+    return f"stored AS (\n{stored}\n), hooked AS (\n{hooked}\n), told AS (\n{told}\n)"  # of named queries only
+
+
+_INSERT = _SQL["store_tasks"].format(storing=storing("json_to_recordset(%(rows)s::json)"))
 
 
 class TaskStore:
@@ -35,7 +46,11 @@ class TaskStore:
         Raises:
             Unavailable: PostgreSQL is away; whether the tasks were stored is unknown.
         """
-        parameters = {"rows": orjson.dumps(rows_of(tasks)).decode(), "max_attempts": self._max_attempts}
+        parameters = {
+            "rows": orjson.dumps(rows_of(tasks)).decode(),
+            "own_webhooks": own_webhooks_of(tasks),
+            "max_attempts": self._max_attempts,
+        }
         await self._database.repeatable(_INSERT, parameters)
 
     async def get(self, task_id: str) -> TaskView | None:
@@ -82,7 +97,9 @@ def rows_of(tasks: Sequence[NewTask]) -> list[dict[str, Any]]:
 
 
 def _row_of(task: NewTask) -> dict[str, Any]:
-    task_id, tenant_id, task_type, priority, region, payload, created_at, deadline, request_id, trace_id, *step = task
+    task_id, tenant_id, task_type, priority, region, payload, created_at, deadline, request_id, trace_id, hook = task[
+        :11
+    ]
     row = {
         "task_id": task_id, "tenant_id": tenant_id, "task_type": task_type, "priority": priority, "region": region,
         "payload": orjson.Fragment(payload), "created_at": created_at, "request_id": request_id,
@@ -91,9 +108,21 @@ def _row_of(task: NewTask) -> dict[str, Any]:
         row["start_deadline_at"] = deadline
     if trace_id is not None:
         row["trace_id"] = trace_id
+    if hook is not None:
+        row["hook_kinds"] = hook.kinds
     if task.dag_id is not None:
-        row["dag_id"], row["waits"], row["max_attempts"] = step
+        row["dag_id"], row["waits"], row["max_attempts"] = task.dag_id, task.waits, task.max_attempts
     return row
+
+
+def own_webhooks_of(tasks: Iterable[NewTask]) -> str:
+    """Return the webhooks that tasks bring with them, as `store_own_webhooks` reads them."""
+    rows = [
+        {"task_id": task.task_id, "receiver_id": hook.receiver_id, "url": hook.url, "secret": hook.secret}
+        for task in tasks
+        if (hook := task.webhook) is not None
+    ]
+    return orjson.dumps(rows).decode()
 
 
 _CONDITIONS = {

@@ -97,6 +97,11 @@ class WebhookStore:
         parameters = {"webhook_id": webhook_id, "before_id": before_id, "limit": limit}
         return [_delivery(row) for row in await self._database.repeatable(_SQL["list_deliveries"], parameters)]
 
+    async def own_deliveries(self, task_id: str, *, before_id: str | None, limit: int) -> list[Delivery]:
+        """Return up to `limit` deliveries of a task's own webhook before `before_id`, newest first."""
+        parameters = {"task_id": task_id, "before_id": before_id, "limit": limit}
+        return [_delivery(row) for row in await self._database.repeatable(_SQL["list_own_deliveries"], parameters)]
+
     async def has_delivery(self, webhook_id: str, delivery_id: str) -> bool:
         """Return whether a webhook has this delivery."""
         parameters = {"webhook_id": webhook_id, "delivery_id": delivery_id}
@@ -104,7 +109,16 @@ class WebhookStore:
 
     async def redeliver(self, webhook_id: str, delivery_id: str, now: float) -> Delivery | None:
         """Send a delivery again, now, with a new round of attempts; None when there is none, or it is not active."""
-        parameters = {"webhook_id": webhook_id, "delivery_id": delivery_id, "now": now}
+        return await self._redeliver(delivery_id, now, webhook_id=webhook_id)
+
+    async def redeliver_own(self, task_id: str, delivery_id: str, now: float) -> Delivery | None:
+        """Send a delivery of a task's own webhook again; None when there is none."""
+        return await self._redeliver(delivery_id, now, task_id=task_id)
+
+    async def _redeliver(
+        self, delivery_id: str, now: float, *, webhook_id: str | None = None, task_id: str | None = None
+    ) -> Delivery | None:
+        parameters = {"webhook_id": webhook_id, "task_id": task_id, "delivery_id": delivery_id, "now": now}
         rows = await self._database.once(_SQL["redeliver"], parameters)
         return _delivery(rows[0]) if rows else None
 

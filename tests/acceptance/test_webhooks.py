@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from flik.domain.webhook.signature import Fault, verify
-from tests.acceptance.running import RunningFlik, eventually
+from tests.acceptance.running import RunningFlik, eventually, task
+
+OWN_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 class Receiver(ThreadingHTTPServer):
@@ -85,6 +87,45 @@ def test_private_place_is_refused_when_it_is_saved(flik: RunningFlik, url: str) 
     answer = flik.http.post("/api/v1/webhooks", json={"tenantId": "demo", "url": url})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == "/url"
+    own = {"url": url, "secret": OWN_SECRET}
+    answer = flik.http.post("/api/v1/tasks", json=task(webhook=own))
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/webhook/url")
+
+
+def test_a_task_brings_its_own_webhook_whichever_way_it_is_submitted(flik: RunningFlik, receiver: Receiver) -> None:
+    receiver.statuses = [500]
+    flik.tenant("bringing")
+
+    def brought(name: str) -> dict[str, Any]:
+        url = f"http://127.0.0.1:{receiver.server_port}/{name}"
+        return task(tenantId="bringing", webhook={"url": url, "secret": OWN_SECRET, "kinds": ["queued", "completed"]})
+
+    key = {"Idempotency-Key": "brought-once"}
+    first, again = [flik.http.post("/api/v1/tasks", json=brought("keyed"), headers=key) for _ in range(2)]
+    assert (first.status_code, again.content) == (202, first.content)
+    batch = flik.http.post("/api/v1/tasks:batch", json={"tasks": [brought("many"), task(tenantId="bringing")]}).json()
+    task_ids = {first.json()["taskId"], batch["items"][0]["task"]["taskId"]}
+
+    eventually(lambda: len(receiver.got) >= 5, within_s=30, what="both events of both tasks, one of them twice")
+    told = [json.loads(body) for _, body in receiver.got]
+    assert {(each["data"]["taskId"], each["type"]) for each in told} == {
+        (task_id, f"task.{kind}") for task_id in task_ids for kind in ("queued", "completed")
+    }
+    for headers, body in receiver.got:
+        assert verify(headers, body, [OWN_SECRET], time.time()) is None
+
+    path = f"/api/v1/tasks/{first.json()['taskId']}/deliveries"
+    listed = eventually(lambda: _delivered(flik, path), within_s=10, what="the log of deliveries")
+    assert [(each["kind"], each["webhookId"]) for each in listed] == [("completed", None), ("queued", None)]
+    assert flik.http.post(f"{path}/{listed[0]['deliveryId']}/redeliver").status_code == 202
+    eventually(lambda: len(receiver.got) >= 6, within_s=10, what="the delivery that was sent again")
+    assert receiver.got[-1][0]["webhook-id"] == listed[0]["deliveryId"]
+    assert flik.http.get("/api/v1/webhooks", params={"tenantId": "bringing"}).json()["items"] == []
+
+
+def _delivered(flik: RunningFlik, path: str) -> list[dict[str, Any]] | None:
+    items: list[dict[str, Any]] = flik.http.get(path).json()["items"]
+    return items if len(items) == 2 and all(each["state"] == "DELIVERED" for each in items) else None
 
 
 def test_a_tasks_events_arrive_signed_and_in_order(flik: RunningFlik, receiver: Receiver) -> None:

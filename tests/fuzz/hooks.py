@@ -54,6 +54,10 @@ UNSAID = (
         why="depends on how URLs are read, and on where names lead",
     ),
     Rule(
+        frozenset({"submitTask"}), "invalid_request", "/webhook/url",
+        why="depends on how URLs are read, and on where names lead",
+    ),
+    Rule(
         frozenset({"createKey"}), "invalid_request", "/expiresAt", "has passed already", why="depends on the clock"
     ),
     Rule(

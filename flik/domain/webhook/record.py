@@ -58,10 +58,13 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event for one webhook. `log` has the latest attempts, the oldest first; `task_id` None: a ping."""
+    """One event for one webhook. `log` has the latest attempts, the oldest first; `task_id` None: a ping.
+
+    `webhook_id` None: the webhook is the task's own (`own.py`).
+    """
 
     delivery_id: str
-    webhook_id: str
+    webhook_id: str | None
     task_id: str | None
     seq: int
     kind: str

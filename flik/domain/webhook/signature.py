@@ -17,6 +17,10 @@ from enum import StrEnum
 
 PREFIX = "whsec_"
 LEAST_BYTES, MOST_BYTES = 24, 64
+_FOUR = "[A-Za-z0-9+/]{4}"  # base64 of three bytes
+_REST = "[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}=="
+FORM = rf"^whsec_(?:(?:{_FOUR}){{8,20}}(?:{_FOUR}|{_REST})?|(?:{_FOUR}){{21}}[A-Za-z0-9+/]{{2}}==)$"
+"""What a secret looks like, as a regular expression: 24 to 64 bytes."""
 RANDOM_BYTES = 32  # of a secret that Flik makes
 TOLERANCE_S = 300
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"

@@ -64,9 +64,14 @@ class Target:
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
+    def origin(self) -> str:
+        """Scheme, host and port: whom it leads to."""
+        return f"{self.scheme}://{self.authority}"
+
+    @property
     def url(self) -> str:
         """The whole of it."""
-        return f"{self.scheme}://{self.authority}{self.rest}"
+        return f"{self.origin}{self.rest}"
 
 
 @dataclass(frozen=True, slots=True)

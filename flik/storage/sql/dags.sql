@@ -24,11 +24,7 @@ ON CONFLICT (task_id) DO NOTHING
 -- Dags that come without an idempotency key.
 WITH winners AS (
     SELECT %(tasks)s::json AS tasks, %(dags)s::json AS dags, %(steps)s::json AS steps
-), stored AS (
-{insert_tasks}
-), told AS (
-{tell_submitted}
-), dags_stored AS (
+), {storing}, dags_stored AS (
 {insert_dags}
 )
 {insert_steps}
@@ -65,7 +61,7 @@ WITH moved AS (
          AS m(task_id uuid, status text, start_deadline_at float8, error_code text, error_message text)
     WHERE t.task_id = m.task_id AND t.status = 'PENDING'
     RETURNING t.task_id, t.status, t.seq, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at,
-              t.error_code, t.error_message
+              t.error_code, t.error_message, t.hook_kinds
 ), noted AS (
     UPDATE dag_steps s
     SET released_at = coalesce(s.released_at, to_timestamp(n.released_at)),
@@ -89,7 +85,9 @@ WITH moved AS (
                              THEN jsonb_build_object('code', error_code, 'message', error_message) END))
     FROM moved m
     WHERE EXISTS (SELECT FROM webhooks w
-                  WHERE w.tenant_id = m.tenant_id AND w.status <> 'DISABLED' AND lower(m.status::text) = ANY(w.kinds))
+                  WHERE w.tenant_id = m.tenant_id AND w.place > 0
+                    AND w.status <> 'DISABLED' AND lower(m.status::text) = ANY(w.kinds))
+       OR lower(m.status::text) = ANY(m.hook_kinds)
 )
 SELECT status::text, seq, error_code, error_message, task_id::text, tenant_id, task_type, priority,
        date_part('epoch', created_at), date_part('epoch', available_at)
@@ -131,7 +129,7 @@ WITH fresh AS (
            to_timestamp(%(now)s), to_timestamp(%(now)s), to_timestamp(n.start_deadline_at), t.payload, t.request_id,
            t.trace_id, t.dag_id
     FROM fresh n JOIN tasks t ON t.task_id = n.ended_id
-    RETURNING task_id, tenant_id, task_type, priority, status, created_at, available_at
+    RETURNING task_id, tenant_id, task_type, priority, status, created_at, available_at, hook_kinds
 ), replaced AS (
     UPDATE dag_steps s SET current = false FROM fresh n WHERE s.task_id = n.ended_id
 ), begun AS (

@@ -4,9 +4,9 @@
 -- Only a claim raises it, by what it read, and only where the version is still the one that it read.
 
 -- name: expand_outbox
--- Outbox -> WAITING, one for each webhook that wants the event. One sender at a time, as others would only wait for its
--- rows. In the order of the key, so that no event is here before an earlier one of its task. Ids are UUIDv7 (RFC 9562,
--- section 5.7).
+-- Outbox -> WAITING, one for each webhook that wants the event: those of the tenant, and the task's own, which goes by
+-- its receiver. One sender at a time, as others would only wait for its rows. In the order of the key, so that no event
+-- is here before an earlier one of its task. Ids are UUIDv7 (RFC 9562, section 5.7).
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(1718380908) AS mine
 ), next AS MATERIALIZED (
@@ -20,15 +20,30 @@ WITH turn AS MATERIALIZED (
                    PLACING lpad(to_hex((%(now)s::float8 * 1000)::bigint), 12, '0') || '7' FROM 1 FOR 13)::uuid,
            w.webhook_id, t.task_id, t.seq, t.kind, t.at, t.data, to_timestamp(%(now)s), to_timestamp(%(now)s),
            to_timestamp(%(now)s)
-    FROM taken t JOIN webhooks w ON w.tenant_id = t.tenant_id
-    WHERE w.status <> 'DISABLED' AND t.kind = ANY(w.kinds)
+    FROM taken t CROSS JOIN LATERAL (
+        SELECT h.webhook_id FROM webhooks h
+        WHERE h.tenant_id = t.tenant_id AND h.place > 0 AND h.status <> 'DISABLED' AND t.kind = ANY(h.kinds)
+        UNION ALL
+        SELECT o.receiver_id FROM task_webhooks o JOIN tasks k ON k.task_id = o.task_id
+        WHERE o.task_id = t.task_id AND t.kind = ANY(k.hook_kinds)
+    ) w
     ORDER BY t.task_id, t.seq
     ON CONFLICT (webhook_id, task_id, seq) DO NOTHING
-    RETURNING webhook_id
+    RETURNING webhook_id, task_id
 ), due AS (
     UPDATE webhooks w
     SET due_at = least(w.due_at, greatest(to_timestamp(%(now)s), w.held_until)), version = w.version + 1
-    WHERE w.webhook_id IN (SELECT webhook_id FROM made)
+    WHERE w.webhook_id IN (SELECT webhook_id FROM made) AND w.place IS NOT NULL
+), met AS (
+    INSERT INTO webhooks AS w (webhook_id, tenant_id, url, created_at, updated_at, due_at)
+    SELECT DISTINCT ON (o.receiver_id) o.receiver_id, t.tenant_id, substring(o.url FROM '^[^/]*//[^/?]*'),
+           to_timestamp(%(now)s), to_timestamp(%(now)s), to_timestamp(%(now)s)
+    FROM made JOIN task_webhooks o ON o.task_id = made.task_id AND o.receiver_id = made.webhook_id
+         JOIN taken t ON t.task_id = made.task_id
+    ORDER BY o.receiver_id
+    ON CONFLICT (webhook_id) DO UPDATE
+       SET due_at = least(w.due_at, greatest(EXCLUDED.due_at, w.held_until)), version = w.version + 1,
+           updated_at = EXCLUDED.updated_at
 )
 SELECT count(*) FROM taken
 
@@ -95,14 +110,17 @@ WITH turn AS MATERIALIZED (
     WHERE w.webhook_id = turn.webhook_id
 )
 SELECT m.delivery_id::text, m.webhook_id::text, turn.tenant_id, m.task_id::text, m.seq, m.kind,
-       extract(epoch FROM m.at)::float8, m.data, m.token::text, m.attempts + 1, turn.url, turn.failures, turn.secret,
+       extract(epoch FROM m.at)::float8, m.data, m.token::text, m.attempts + 1, coalesce(o.url, turn.url),
+       turn.failures, coalesce(o.secret, turn.secret),
        CASE WHEN turn.old_secret_until > to_timestamp(%(now)s) THEN turn.old_secret END
 FROM moved m JOIN turn ON turn.webhook_id = m.webhook_id
+     LEFT JOIN task_webhooks o ON o.task_id = m.task_id AND o.receiver_id = m.webhook_id
 WHERE m.token IS NOT NULL
 
 -- name: record_attempt
 -- WAITING -> DELIVERED | GIVEN_UP | WAITING (until `next_at`), fenced by the token of the claim. Calls back what is
--- behind it, and tells the webhook: failures in a row, how long it is held, whether it is disabled.
+-- behind it, and tells the webhook: failures in a row, how long it is held, whether it is disabled. Receivers of tasks'
+-- own webhooks never are: nobody could set them to ACTIVE again.
 WITH done AS (
     UPDATE webhook_deliveries d
     SET state = %(state)s::delivery_state, token = NULL, attempts = d.attempts + 1,
@@ -125,10 +143,10 @@ WITH done AS (
         failing_since = CASE WHEN %(failed)s THEN coalesce(w.failing_since, to_timestamp(%(now)s)) END,
         held_until = to_timestamp(%(held_until)s::float8),
         due_at = greatest(to_timestamp(%(held_until)s::float8), to_timestamp(%(now)s)),
-        status = CASE WHEN w.status = 'ACTIVE' AND (%(gone)s OR %(failed)s AND
+        status = CASE WHEN w.status = 'ACTIVE' AND w.place IS NOT NULL AND (%(gone)s OR %(failed)s AND
                            w.failing_since <= to_timestamp(%(now)s - %(disabled_after_s)s)) THEN 'DISABLED'
                       ELSE w.status END,
-        reason = CASE WHEN w.status <> 'ACTIVE' THEN w.reason WHEN %(gone)s THEN %(gone_reason)s
+        reason = CASE WHEN w.status <> 'ACTIVE' OR w.place IS NULL THEN w.reason WHEN %(gone)s THEN %(gone_reason)s
                       WHEN %(failed)s AND w.failing_since <= to_timestamp(%(now)s - %(disabled_after_s)s)
                       THEN %(silent_reason)s END
     FROM done
@@ -151,6 +169,30 @@ UPDATE webhook_deliveries d
 SET state = 'GIVEN_UP', ended_at = to_timestamp(%(now)s), next_at = NULL, token = NULL
 FROM old WHERE d.delivery_id = old.delivery_id
 RETURNING d.delivery_id::text
+
+-- name: forget_own_webhooks
+-- Those whose task ended long ago; of a task that is not there, too.
+WITH old AS MATERIALIZED (
+    SELECT o.task_id FROM task_webhooks o LEFT JOIN tasks t ON t.task_id = o.task_id
+    WHERE o.task_id < %(before_id)s::uuid AND (t.task_id IS NULL OR t.completed_at < to_timestamp(%(before)s))
+    ORDER BY o.task_id
+    LIMIT %(limit)s
+    FOR UPDATE OF o SKIP LOCKED
+)
+DELETE FROM task_webhooks o USING old WHERE o.task_id = old.task_id
+RETURNING o.task_id::text
+
+-- name: forget_receivers
+-- Those of tasks' own webhooks that got nothing new for so long that no delivery of theirs is kept. One that is met
+-- again at this moment is left alone, or made anew.
+WITH old AS MATERIALIZED (
+    SELECT webhook_id FROM webhooks WHERE place IS NULL AND updated_at < to_timestamp(%(before)s)
+    ORDER BY updated_at
+    LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM webhooks w USING old WHERE w.webhook_id = old.webhook_id
+RETURNING w.webhook_id::text
 
 -- name: forget_old
 WITH old AS MATERIALIZED (

@@ -4,9 +4,8 @@
 -- The tasks of a submission are stored if its key is free, that is new or expired, and with them its answer. Keys are
 -- taken in one order, so that two gateways wait for one another instead of blocking each other; a key that another
 -- transaction is taking is waited for. A record of the same submission is that of an earlier try of this statement,
--- whose reply was lost. No key may stand in it twice. `stored` is `insert_tasks` of
--- sql/tasks.sql, reading from `winners`, and `told` its `tell_submitted`; `dags_stored` and `steps_stored` are those of
--- sql/dags.sql.
+-- whose reply was lost. No key may stand in it twice. What stores the tasks is that of
+-- sql/tasks.sql, reading from `winners`; `dags_stored` and `steps_stored` are those of sql/dags.sql.
 WITH offered AS (
     SELECT * FROM json_to_recordset(%(records)s::json)
                   AS o(tenant_id text, key text, fingerprint text, submission_id uuid, expires_at float8,
@@ -25,11 +24,7 @@ WITH offered AS (
     RETURNING submission_id
 ), winners AS (
     SELECT offered.tasks, offered.dags, offered.steps FROM won JOIN offered USING (submission_id)
-), stored AS (
-{insert_tasks}
-), told AS (
-{tell_submitted}
-), dags_stored AS (
+), {storing}, dags_stored AS (
 {insert_dags}
 ), steps_stored AS (
 {insert_steps}

@@ -1,6 +1,8 @@
 -- Moves of a task after it was submitted; only the queue runs these. Each names the state it expects, so
 -- of two moves that race one changes nothing. What tenants with webhooks are to hear of a move is written with it
--- (`told`); for tenants without any this costs a look into an index. `now` is a parameter, in seconds since the epoch.
+-- (`told`), and what a task's own webhook is to hear (`hook_kinds`). For those without any this costs a look into an
+-- index, of webhooks with a `place`; OFFSET 0 keeps the planner from reading all of them instead, where it expects many
+-- tasks. `now` is a parameter, in seconds since the epoch.
 -- ORDER BY says `tasks.task_id`: the bare name is the text that is returned, which no index is in the order of.
 --
 -- The BETWEEN of grant and settle is true of every id. It makes the planner expect one row, so that each row's task is
@@ -20,14 +22,16 @@ WITH granted AS (
       AND (t.start_deadline_at IS NULL OR t.start_deadline_at > to_timestamp(%(now)s))
     RETURNING t.task_id, t.lease_token, t.tenant_id, t.task_type, t.priority, t.attempt, t.max_attempts, t.payload,
               t.created_at, t.request_id, t.trace_id, t.region, t.start_deadline_at, t.seq, t.worker_id, t.version,
-              t.dag_id
+              t.dag_id, t.hook_kinds
 ), told AS (
     INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
     SELECT task_id, seq, tenant_id, 'processing', to_timestamp(%(now)s),
            jsonb_build_object('status', 'PROCESSING', 'attempt', attempt, 'workerId', worker_id, 'version', version)
     FROM granted g
     WHERE EXISTS (SELECT FROM webhooks w
-                  WHERE w.tenant_id = g.tenant_id AND w.status <> 'DISABLED' AND 'processing' = ANY(w.kinds))
+                  WHERE w.tenant_id = g.tenant_id AND w.place > 0
+                    AND w.status <> 'DISABLED' AND 'processing' = ANY(w.kinds))
+       OR 'processing' = ANY(g.hook_kinds)
 )
 SELECT task_id::text, lease_token::text, tenant_id, task_type, priority, attempt, max_attempts, payload::text,
        date_part('epoch', created_at), request_id, trace_id, region, date_part('epoch', start_deadline_at), seq,
@@ -56,7 +60,7 @@ WITH settled AS (
       AND t.task_id = s.task_id AND t.status = 'PROCESSING' AND t.lease_token = s.lease_token
     RETURNING t.task_id, s.lease_token, s.outcome, s.uncounted, t.tenant_id, t.task_type, t.priority, t.status,
               t.attempt, t.seq, t.created_at, t.available_at, t.started_at, t.worker_id, t.version, t.result,
-              t.error_code, t.error_message, s.artifacts
+              t.error_code, t.error_message, s.artifacts, t.hook_kinds
 ), ended AS (
     INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome,
                           available_at, error_code, error_message, seq)
@@ -76,7 +80,9 @@ WITH settled AS (
     INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
     SELECT s.task_id, e.seq, s.tenant_id, e.kind, to_timestamp(%(now)s), e.data
     FROM (SELECT * FROM settled
-          WHERE EXISTS (SELECT FROM webhooks w WHERE w.tenant_id = settled.tenant_id AND w.status <> 'DISABLED')) s
+          WHERE EXISTS (SELECT FROM webhooks w
+                        WHERE w.tenant_id = settled.tenant_id AND w.place > 0 AND w.status <> 'DISABLED')
+             OR settled.hook_kinds IS NOT NULL) s
     CROSS JOIN LATERAL (
         SELECT s.seq,
                CASE s.status WHEN 'COMPLETED' THEN 'completed' WHEN 'FAILED' THEN 'failed' ELSE 'retryScheduled' END,
@@ -100,7 +106,9 @@ WITH settled AS (
         WHERE s.status = 'COMPLETED'
     ) AS e(seq, kind, data)
     WHERE EXISTS (SELECT FROM webhooks w
-                  WHERE w.tenant_id = s.tenant_id AND w.status <> 'DISABLED' AND e.kind = ANY(w.kinds))
+                  WHERE w.tenant_id = s.tenant_id AND w.place > 0
+                    AND w.status <> 'DISABLED' AND e.kind = ANY(w.kinds))
+       OR e.kind = ANY(s.hook_kinds)
 )
 SELECT task_id::text, status::text, attempt, seq, task_type, tenant_id, version, date_part('epoch', started_at),
        CASE WHEN status = 'QUEUED' THEN priority END,
@@ -117,7 +125,7 @@ WITH before AS (
     SET status = 'CANCELLED', completed_at = to_timestamp(%(now)s), lease_token = NULL, seq = t.seq + 1
     FROM before b
     WHERE t.task_id = b.task_id AND b.status IN ('PENDING', 'QUEUED', 'PROCESSING')
-    RETURNING t.task_id, t.tenant_id, t.attempt, t.seq, t.worker_id, t.version, t.started_at
+    RETURNING t.task_id, t.tenant_id, t.attempt, t.seq, t.worker_id, t.version, t.started_at, t.hook_kinds
 ), ended AS (
     INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome, seq)
     SELECT b.task_id, b.lease_token, c.attempt, c.worker_id, c.version, c.started_at, to_timestamp(%(now)s),
@@ -129,7 +137,9 @@ WITH before AS (
     SELECT task_id, seq, tenant_id, 'cancelled', to_timestamp(%(now)s), '{"status": "CANCELLED"}'
     FROM cancelled c
     WHERE EXISTS (SELECT FROM webhooks w
-                  WHERE w.tenant_id = c.tenant_id AND w.status <> 'DISABLED' AND 'cancelled' = ANY(w.kinds))
+                  WHERE w.tenant_id = c.tenant_id AND w.place > 0
+                    AND w.status <> 'DISABLED' AND 'cancelled' = ANY(w.kinds))
+       OR 'cancelled' = ANY(c.hook_kinds)
 )
 SELECT b.status::text, c.tenant_id, c.seq, r.attempt, r.worker_id, r.version
 FROM before b LEFT JOIN cancelled c ON true LEFT JOIN cancelled r ON b.status = 'PROCESSING'
@@ -146,7 +156,7 @@ WITH before AS (
         seq = t.seq + 1
     FROM before b
     WHERE t.task_id = b.task_id AND b.status = 'FAILED' AND t.dag_id IS NULL
-    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq
+    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq, t.hook_kinds
 ), begun AS (
     INSERT INTO rounds (task_id, seq, begun_at) SELECT task_id, seq, available_at FROM retried
 ), told AS (
@@ -154,7 +164,9 @@ WITH before AS (
     SELECT task_id, seq, tenant_id, 'queued', to_timestamp(%(now)s), '{"status": "QUEUED"}'
     FROM retried r
     WHERE EXISTS (SELECT FROM webhooks w
-                  WHERE w.tenant_id = r.tenant_id AND w.status <> 'DISABLED' AND 'queued' = ANY(w.kinds))
+                  WHERE w.tenant_id = r.tenant_id AND w.place > 0
+                    AND w.status <> 'DISABLED' AND 'queued' = ANY(w.kinds))
+       OR 'queued' = ANY(r.hook_kinds)
 )
 SELECT b.status::text, r.seq, r.task_id::text, r.tenant_id, r.task_type, r.priority,
        date_part('epoch', r.created_at), date_part('epoch', r.available_at)
@@ -171,7 +183,7 @@ WITH found AS MATERIALIZED (
         max_attempts = t.attempt + %(round)s, error_code = NULL, error_message = NULL, seq = t.seq + 1
     FROM found f
     WHERE t.task_id = f.task_id AND t.status = 'FAILED'
-    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq
+    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq, t.hook_kinds
 ), begun AS (
     INSERT INTO rounds (task_id, seq, begun_at) SELECT task_id, seq, available_at FROM replayed
 ), told AS (
@@ -179,7 +191,9 @@ WITH found AS MATERIALIZED (
     SELECT task_id, seq, tenant_id, 'queued', to_timestamp(%(now)s), '{"status": "QUEUED"}'
     FROM replayed r
     WHERE EXISTS (SELECT FROM webhooks w
-                  WHERE w.tenant_id = r.tenant_id AND w.status <> 'DISABLED' AND 'queued' = ANY(w.kinds))
+                  WHERE w.tenant_id = r.tenant_id AND w.place > 0
+                    AND w.status <> 'DISABLED' AND 'queued' = ANY(w.kinds) OFFSET 0)
+       OR 'queued' = ANY(r.hook_kinds)
 )
 SELECT seq, task_id::text, tenant_id, task_type, priority,
        date_part('epoch', created_at), date_part('epoch', available_at)
@@ -199,13 +213,15 @@ WITH found AS MATERIALIZED (
     SET status = 'EXPIRED', completed_at = to_timestamp(%(now)s), seq = t.seq + 1
     FROM found f
     WHERE t.task_id = f.task_id AND t.status = 'QUEUED'
-    RETURNING t.task_id, t.tenant_id, t.seq
+    RETURNING t.task_id, t.tenant_id, t.seq, t.hook_kinds
 ), told AS (
     INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
     SELECT task_id, seq, tenant_id, 'expired', to_timestamp(%(now)s), '{"status": "EXPIRED"}'
     FROM expired e
     WHERE EXISTS (SELECT FROM webhooks w
-                  WHERE w.tenant_id = e.tenant_id AND w.status <> 'DISABLED' AND 'expired' = ANY(w.kinds))
+                  WHERE w.tenant_id = e.tenant_id AND w.place > 0
+                    AND w.status <> 'DISABLED' AND 'expired' = ANY(w.kinds) OFFSET 0)
+       OR 'expired' = ANY(e.hook_kinds)
 )
 SELECT task_id::text, tenant_id, seq FROM expired
 

@@ -3,7 +3,7 @@
 -- name: start_stream
 -- The task is stored if the name is free, that is new, or its stream is over for `ttl_s`. A name that another
 -- transaction is taking is waited for; a task that is not seen yet has not ended. The row of the same task is that of
--- an earlier try of this statement. `stored` and `told` are those of sql/tasks.sql.
+-- an earlier try of this statement. What stores the task is that of sql/tasks.sql.
 WITH won AS (
     INSERT INTO streams AS kept (tenant_id, key, task_id, started_at)
     VALUES (%(tenant_id)s, %(key)s, %(task_id)s::uuid, to_timestamp(%(now)s))
@@ -15,11 +15,7 @@ WITH won AS (
     RETURNING task_id
 ), winners AS (
     SELECT %(tasks)s::json AS tasks FROM won
-), stored AS (
-{insert_tasks}
-), told AS (
-{tell_submitted}
-)
+), {storing}
 SELECT task_id::text FROM won
 
 -- name: find_stream

@@ -2,30 +2,43 @@
 -- JSON document: building ten arrays costs the sender five times as much (measured 2026-11). ORDER BY says
 -- `tasks.task_id`: the bare name is the text that is returned, which no index is in the order of.
 
+-- name: store_tasks
+WITH {storing}
+SELECT count(*) FROM stored
+
 -- name: insert_tasks
 -- (nothing) -> QUEUED, or PENDING for a step that waits for others. A row that is there already was committed by an
 -- earlier try of the same submission. Its source is a parameter, or, inside sql/idempotency.sql, the submissions whose
--- key is free. `tell_submitted` goes with it.
+-- key is free. `store_own_webhooks` and `tell_submitted` go with it (`storing` of flik/storage/tasks.py).
 INSERT INTO tasks (task_id, tenant_id, task_type, priority, region, status, max_attempts,
-                   created_at, available_at, start_deadline_at, payload, request_id, trace_id, dag_id)
+                   created_at, available_at, start_deadline_at, payload, request_id, trace_id, hook_kinds, dag_id)
 SELECT n.task_id, n.tenant_id, n.task_type, n.priority, n.region,
        CASE WHEN n.waits THEN 'PENDING' ELSE 'QUEUED' END::task_status, coalesce(n.max_attempts, %(max_attempts)s),
        to_timestamp(n.created_at), to_timestamp(n.created_at), to_timestamp(n.start_deadline_at),
-       n.payload, n.request_id, n.trace_id, n.dag_id
+       n.payload, n.request_id, n.trace_id, n.hook_kinds, n.dag_id
 FROM {source}
      AS n(task_id uuid, tenant_id text, task_type text, priority smallint, region text, payload jsonb,
-          created_at float8, start_deadline_at float8, request_id text, trace_id text, dag_id uuid, waits boolean,
-          max_attempts smallint)
+          created_at float8, start_deadline_at float8, request_id text, trace_id text, hook_kinds text[],
+          dag_id uuid, waits boolean, max_attempts smallint)
 ON CONFLICT (task_id) DO NOTHING
-RETURNING task_id, tenant_id, created_at, status
+RETURNING task_id, tenant_id, created_at, status, hook_kinds
+
+-- name: store_own_webhooks
+-- Those that the tasks which were `stored` bring with them.
+INSERT INTO task_webhooks (task_id, receiver_id, url, secret)
+SELECT o.task_id, o.receiver_id, o.url, o.secret
+FROM json_to_recordset(%(own_webhooks)s::json) AS o(task_id uuid, receiver_id uuid, url text, secret text)
+JOIN stored s ON s.task_id = o.task_id
 
 -- name: tell_submitted
--- What tenants with webhooks are to hear of what was `stored`.
+-- What is to be heard of what was `stored`: by tenants with webhooks, and by tasks' own webhooks.
 INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
 SELECT s.task_id, 1, s.tenant_id, lower(s.status::text), s.created_at, jsonb_build_object('status', s.status)
 FROM stored s
 WHERE EXISTS (SELECT FROM webhooks w
-              WHERE w.tenant_id = s.tenant_id AND w.status <> 'DISABLED' AND lower(s.status::text) = ANY(w.kinds))
+              WHERE w.tenant_id = s.tenant_id AND w.place > 0
+                AND w.status <> 'DISABLED' AND lower(s.status::text) = ANY(w.kinds))
+   OR lower(s.status::text) = ANY(s.hook_kinds)
 
 -- name: columns
 -- What is shown of a task, as `TaskView` has it, up to its result.

@@ -1,4 +1,5 @@
--- Webhooks, as their tenants see them. What changes one writes its row of the audit log in the same statement.
+-- Webhooks, as their tenants see them. What changes one writes its row of the audit log in the same statement. Rows
+-- without a `place` are none: they are receivers of tasks' own webhooks, of which only the deliveries are seen.
 
 -- name: create_webhook
 -- (nothing) -> ACTIVE. No row comes back when the tenant has no place left, or another request took it just now.
@@ -24,14 +25,14 @@ SELECT webhook_id::text, tenant_id, url, kinds, status::text, reason, extract(ep
 FROM made
 
 -- name: count_webhooks
-SELECT count(*) FROM webhooks WHERE tenant_id = %(tenant_id)s
+SELECT count(*) FROM webhooks WHERE tenant_id = %(tenant_id)s AND place IS NOT NULL
 
 -- name: get_webhook
 SELECT webhook_id::text, tenant_id, url, kinds, status::text, reason, extract(epoch FROM created_at)::float8,
        extract(epoch FROM updated_at)::float8, extract(epoch FROM old_secret_until)::float8,
        extract(epoch FROM failing_since)::float8
 FROM webhooks
-WHERE webhook_id = %(webhook_id)s::uuid
+WHERE webhook_id = %(webhook_id)s::uuid AND place IS NOT NULL
 
 -- name: list_webhooks
 -- Newest first.
@@ -39,7 +40,7 @@ SELECT webhook_id::text, tenant_id, url, kinds, status::text, reason, extract(ep
        extract(epoch FROM updated_at)::float8, extract(epoch FROM old_secret_until)::float8,
        extract(epoch FROM failing_since)::float8
 FROM webhooks
-WHERE (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
+WHERE place IS NOT NULL AND (%(tenant_id)s::text IS NULL OR tenant_id = %(tenant_id)s)
   AND (%(before_id)s::uuid IS NULL OR webhooks.webhook_id < %(before_id)s::uuid)
 ORDER BY webhooks.webhook_id DESC
 LIMIT %(limit)s
@@ -111,6 +112,17 @@ WHERE d.webhook_id = %(webhook_id)s::uuid
 ORDER BY d.delivery_id DESC
 LIMIT %(limit)s
 
+-- name: list_own_deliveries
+-- Those of a task's own webhook, newest first.
+SELECT d.delivery_id::text, NULL, d.task_id::text, d.seq, d.kind, d.state::text, d.attempts,
+       extract(epoch FROM d.next_at)::float8, extract(epoch FROM d.created_at)::float8,
+       extract(epoch FROM d.ended_at)::float8, d.log
+FROM task_webhooks o JOIN webhook_deliveries d ON d.webhook_id = o.receiver_id AND d.task_id = o.task_id
+WHERE o.task_id = %(task_id)s::uuid
+  AND (%(before_id)s::uuid IS NULL OR d.delivery_id < %(before_id)s::uuid)
+ORDER BY d.delivery_id DESC
+LIMIT %(limit)s
+
 -- name: add_ping
 -- (nothing) -> WAITING, for an ACTIVE webhook; no row comes back for another.
 WITH due AS (
@@ -128,20 +140,23 @@ RETURNING delivery_id::text, webhook_id::text, task_id::text, seq, kind, state::
 
 -- name: redeliver
 -- DELIVERED | GIVEN_UP -> WAITING with a whole round of attempts, WAITING -> due now; one that is being sent stays so.
+-- It is one of a webhook, or of a task's own webhook: the other id is NULL.
 WITH again AS (
     UPDATE webhook_deliveries d
     SET state = 'WAITING', ended_at = NULL, attempts = CASE WHEN d.state = 'WAITING' THEN d.attempts ELSE 0 END,
         round_at = CASE WHEN d.state = 'WAITING' THEN d.round_at ELSE to_timestamp(%(now)s) END,
         next_at = CASE WHEN d.token IS NULL THEN to_timestamp(%(now)s) ELSE d.next_at END
     FROM webhooks w
-    WHERE d.delivery_id = %(delivery_id)s::uuid AND d.webhook_id = %(webhook_id)s::uuid
-      AND w.webhook_id = d.webhook_id AND w.status = 'ACTIVE'
+    WHERE d.delivery_id = %(delivery_id)s::uuid AND w.webhook_id = d.webhook_id AND w.status = 'ACTIVE'
+      AND d.webhook_id = coalesce(%(webhook_id)s::uuid,
+                                  (SELECT o.receiver_id FROM task_webhooks o
+                                   WHERE o.task_id = d.task_id AND o.task_id = %(task_id)s::uuid))
     RETURNING d.*
 ), due AS (
     UPDATE webhooks SET due_at = least(due_at, greatest(to_timestamp(%(now)s), held_until)), version = version + 1
     WHERE webhook_id IN (SELECT webhook_id FROM again)
 )
-SELECT delivery_id::text, webhook_id::text, task_id::text, seq, kind, state::text, attempts,
+SELECT delivery_id::text, %(webhook_id)s::text, task_id::text, seq, kind, state::text, attempts,
        extract(epoch FROM next_at)::float8, extract(epoch FROM created_at)::float8,
        extract(epoch FROM ended_at)::float8, log
 FROM again

@@ -42,10 +42,27 @@ def test_options_go_on_top_of_a_payload_from_stdin_or_a_file(gateway: FakeGatewa
     assert (second["payload"], second["startDeadlineS"]) == ({"prompt": "new", "maxWords": 9}, 30)
 
 
+def test_webhook_goes_with_its_secret_from_the_environment_or_an_option(
+    gateway: FakeGateway, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLIK_WEBHOOK_SECRET", "whsec_kept")
+
+    run("submit", "TEXT", "rain", "--webhook", "https://hooks.example.com/")
+    run("submit", "TEXT", "rain", "--webhook", "https://hooks.example.com/", "--webhook-secret", "whsec_given")
+    run("submit", "TEXT", "rain")
+
+    assert [asked.body.get("webhook") for asked in gateway.requests] == [
+        {"url": "https://hooks.example.com/", "secret": "whsec_kept"},
+        {"url": "https://hooks.example.com/", "secret": "whsec_given"},
+        None,
+    ]
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
         (["submit"], "Missing argument 'TYPE'"),
+        (["submit", "TEXT", "x", "--webhook", "https://hooks.example.com/"], "FLIK_WEBHOOK_SECRET"),
         (["submit", "TEXT"], "Say what to make"),
         (["submit", "TEXT", "x", "--priority", "3"], "0<=x<=2"),
         (["submit", "TEXT", "x", "--seed", "-1"], "x>=0"),

@@ -18,6 +18,7 @@ from flik.client import (
     Submitted,
     Task,
     TaskRequest,
+    TaskWebhook,
     UnreadableAnswer,
     WaitTimedOut,
 )
@@ -39,6 +40,17 @@ async def test_submit_sends_key_tenant_and_task(gateway: FakeGateway, client: Fl
     }
     assert (submitted.task_id, submitted.status) == (task_id(1), "QUEUED")
     assert submitted.cancel_url is not None and submitted.cancel_url.endswith("/cancel")
+
+
+async def test_webhook_of_a_task_goes_with_its_submit(gateway: FakeGateway, client: FlikClient) -> None:
+    hook = TaskWebhook("https://hooks.example.com/", "whsec_x", ["failed"])
+    await client.submit("TEXT", {"prompt": "rain"}, webhook=hook)
+    await client.submit_many([TaskRequest("TEXT", {"prompt": "rain"}, webhook=TaskWebhook(hook.url, hook.secret))])
+
+    one, many = (asked.body for asked in gateway.requests)
+    assert one["webhook"] == {"url": "https://hooks.example.com/", "secret": "whsec_x", "kinds": ["failed"]}
+    assert many["tasks"][0]["webhook"] == {"url": "https://hooks.example.com/", "secret": "whsec_x"}
+    assert "whsec_x" not in repr(hook)
 
 
 async def test_refused_submit_names_the_fields(client: FlikClient) -> None:

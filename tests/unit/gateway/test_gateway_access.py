@@ -37,6 +37,7 @@ ACME, OTHER = "acme", "zebra"
 FAILED, WAITING, DONE = task_id(1), task_id(2), task_id(3)
 RUNNING_DAG, FAILED_DAG = "0199a1b2-0000-7000-8000-00000000dddd", "0199a1b2-0000-7000-8000-00000000eeee"
 HOOK, SENT = "0199a1b2-0000-7000-8000-00000000bbbb", "0199a1b2-0000-7000-8000-00000000cccc"
+OWN_SENT = "0199a1b2-0000-7000-8000-00000000dddd"
 KEY_ID = "0199a1b2-0000-7000-8000-00000000aaaa"
 
 
@@ -106,6 +107,10 @@ ROWS = {
     "GET /api/v1/webhooks/{webhook_id}/deliveries": Row(READ, f"/api/v1/webhooks/{HOOK}/deliveries", 200, **NO_HOOK),
     "POST /api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": Row(
         SUBMIT, f"/api/v1/webhooks/{HOOK}/deliveries/{SENT}/redeliver", 202, **NO_HOOK
+    ),
+    "GET /api/v1/tasks/{task_id}/deliveries": Row(READ, f"/api/v1/tasks/{DONE}/deliveries", 200, **GONE),
+    "POST /api/v1/tasks/{task_id}/deliveries/{delivery_id}/redeliver": Row(
+        SUBMIT, f"/api/v1/tasks/{DONE}/deliveries/{OWN_SENT}/redeliver", 202, **GONE
     ),
     "POST /api/v1/keys": Row(ADMIN, "/api/v1/keys", 201, {"tenantId": ACME}),
     "GET /api/v1/keys": Row(ADMIN, "/api/v1/keys", 200),
@@ -202,6 +207,7 @@ async def fakes() -> AsyncIterator[Fakes]:
         HOOK, ACME, "https://8.8.8.8/", ("completed",), WebhookStatus.ACTIVE, None, now, now
     )
     fakes.webhooks.sent[SENT] = waiting(HOOK, delivery_id=SENT, now=now)
+    fakes.webhooks.sent[OWN_SENT] = waiting(None, delivery_id=OWN_SENT, task_id=DONE, now=now)
     completed = {"status": "COMPLETED", "completed_at": now, "result": {"text": "rain"}}
     for row in (
         view(task_id=FAILED, status="FAILED", error_code="boom", completed_at=now),

@@ -230,6 +230,8 @@ async def test_description_names_every_route_and_its_problems(client: httpx.Asyn
         f"DELETE {dag}": {"404", "409", "422"},
         f"POST {dag}/cancel": {"404", "409", "422"},
         f"POST {dag}/resume": {"404", "409", "422", "429"},
+        f"GET {one}/deliveries": {"404", "422"},
+        f"POST {one}/deliveries/{{delivery_id}}/redeliver": {"404", "422"},
         "GET /api/v1/dead-letters": {"422"},
         "POST /api/v1/dead-letters/{task_id}/replay": {"404", "409", "422", "429"},
         "POST /api/v1/dead-letters:replay": {"400", "413", "415", "422", "429"},

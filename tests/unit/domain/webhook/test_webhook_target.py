@@ -225,3 +225,10 @@ def test_whatever_is_taken_names_a_public_place(text: str) -> None:
             assert read.scheme == "https"
             assert read.address is None or why_refused(read.address) is None
             assert read_url(read.url, NOBODY) == read
+
+
+def test_origin_is_the_same_however_a_url_is_written() -> None:
+    spellings = ("https://hooks.example.com/a?b", "HTTPS://HOOKS.example.com:443", "https://hooks.example.com./c")
+    assert {each.origin for text in spellings if isinstance(each := read_url(text, NOBODY), Target)} == {
+        "https://hooks.example.com"
+    }

@@ -1,0 +1,291 @@
+"""Webhooks that tasks bring with them, on PostgreSQL: what they are told, and that nothing else is told there."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+from making import EPOCH, keyed, new_task, ticket_of, worker
+
+from flik.domain.task import NewTask, Status
+from flik.domain.webhook.attempt import HOLD_FROM
+from flik.domain.webhook.own import OWN_KEPT_S, OwnWebhook, receiver_id
+from flik.domain.webhook.record import (
+    DISABLED_AFTER_S,
+    KEPT_S,
+    AttemptNote,
+    Claimed,
+    DeliveryState,
+    Webhook,
+    WebhookStatus,
+)
+from flik.storage.audit import By
+from flik.storage.database import Database
+from flik.storage.deliveries import DeliveryStore
+from flik.storage.idempotency import AnswerStore
+from flik.storage.queue import GrantedRow, QueueStore, Settlement
+from flik.storage.streams import StreamStore
+from flik.storage.tasks import TaskStore
+from flik.storage.webhooks import WebhookStore
+
+SECRET, TENANTS_SECRET = "whsec_" + "A" * 32, "whsec_" + "B" * 32
+EVERY = ("queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired")
+WAITING, DELIVERED, GIVEN_UP = DeliveryState
+BY = By("k1", "r-1")
+_TABLES = (
+    "tasks, attempts, artifacts, rounds, webhooks, webhook_outbox, webhook_deliveries, task_webhooks, streams, "
+    "idempotency_keys, audit_log"
+)
+
+
+class World:
+    """Tasks, and what becomes of their webhooks."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.tasks = TaskStore(database, max_attempts=4)
+        self.answers = AnswerStore(database, max_attempts=4, ttl_s=60)
+        self.streams = StreamStore(database, max_attempts=4, ttl_s=60)
+        self.queue = QueueStore(database, "us-east")
+        self.webhooks = WebhookStore(database)
+        self.store = DeliveryStore(database, each=4)
+
+    async def submit(self, **changes: Any) -> NewTask:
+        task = hooked(**changes)
+        await self.tasks.insert([task])
+        return task
+
+    async def grant(self, task: NewTask, now: float = EPOCH + 1) -> GrantedRow:
+        (row,) = await self.queue.grant([(ticket_of(task), str(uuid.uuid4()), worker())], now)
+        return row
+
+    async def fail(self, task: NewTask, now: float = EPOCH + 2) -> None:
+        row = await self.grant(task, now)
+        end = Settlement(row.task_id, row.lease_token, Status.FAILED, "FAILED", error_code="x", error_message="y")
+        assert await self.queue.settle([end], now)
+
+    async def outbox(self) -> list[str]:
+        rows = await self.database.repeatable("SELECT kind FROM webhook_outbox ORDER BY task_id, seq", {})
+        return [kind for (kind,) in rows]
+
+    async def sent(self, now: float, slots: int = 50) -> list[Claimed]:
+        await self.store.expand(now)
+        return await self.store.claim(slots, now)
+
+    async def count(self, table: str) -> int:
+        return int((await self.database.repeatable(f"SELECT count(*) FROM {table}", {}))[0][0])
+
+    async def end(self, claimed: Claimed, now: float, state: DeliveryState = DELIVERED, **fields: Any) -> None:
+        note = AttemptNote(now, 200, None if state is DELIVERED else "the receiver answered 500", 1)
+        told = {"next_at": now + 5 if state is WAITING else None, "held_until": None, "gone": False, **fields}
+        assert await self.store.record(claimed, note, state, now=now, **told)
+
+
+def hooked(url: str = "https://a.example/x", kinds: tuple[str, ...] = EVERY, **changes: Any) -> NewTask:
+    task = new_task(**changes)
+    origin = "/".join(url.split("/")[:3])
+    return task._replace(webhook=OwnWebhook(receiver_id(task.tenant_id, origin), url, kinds, SECRET))
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"TRUNCATE {_TABLES}".encode())
+    database = await Database(database_url, connections=4, pinned_plans=True).open()
+    yield World(database)
+    await database.close()
+
+
+async def tenants(world: World, kinds: tuple[str, ...] = ("completed",), tenant: str = "acme") -> Webhook:
+    new = Webhook(str(uuid.uuid4()), tenant, "https://b.example/", kinds, WebhookStatus.ACTIVE, None, EPOCH, EPOCH)
+    made = await world.webhooks.create(new, TENANTS_SECRET, BY)
+    assert made is not None
+    return made
+
+
+def seen(claims: list[Claimed]) -> list[tuple[str | None, str, str]]:
+    return sorted((each.message.task_id, each.message.kind, each.url) for each in claims)  # type: ignore[type-var]
+
+
+# ---- what is told
+
+
+async def test_every_move_of_a_task_is_told_to_its_own_webhook(world: World) -> None:
+    task = await world.submit()
+    await world.fail(task)
+    await world.queue.retry(task.task_id, 4, EPOCH + 3)
+    await world.fail(task, EPOCH + 4)
+    await world.queue.replay([task.task_id], 4, EPOCH + 5)
+    row = await world.grant(task, EPOCH + 6)
+    again = Settlement(row.task_id, row.lease_token, Status.QUEUED, "FAILED", available_at=EPOCH + 7, error_code="x",
+                       error_message="y")  # fmt: skip
+    await world.queue.settle([again], EPOCH + 6)
+    await world.queue.cancel(task.task_id, EPOCH + 8)
+    failed = ["processing", "failed", "queued"]
+    assert await world.outbox() == ["queued", *failed, *failed, "processing", "retryScheduled", "cancelled"]
+
+
+async def test_expiry_is_told_to_its_own_webhook(world: World) -> None:
+    await world.submit(start_deadline_at=EPOCH + 1, kinds=("expired",))
+    await world.queue.expire(10, EPOCH + 2)
+    assert await world.outbox() == ["expired"]
+
+
+async def test_only_the_kinds_it_wants_reach_it_and_only_of_its_task(world: World) -> None:
+    task = await world.submit(kinds=("failed",))
+    other = new_task()
+    await world.tasks.insert([other])
+    await tenants(world, kinds=("queued", "failed"))
+    for each in (task, other):
+        await world.fail(each)
+    assert await world.outbox() == ["failed", "failed"]
+    claims = await world.sent(EPOCH + 3)
+    assert seen(claims) == sorted(
+        [
+            (task.task_id, "failed", "https://a.example/x"),
+            (task.task_id, "failed", "https://b.example/"),
+            (other.task_id, "failed", "https://b.example/"),
+        ]
+    )
+    assert {each.url: each.secrets for each in claims} == {
+        "https://a.example/x": (SECRET,), "https://b.example/": (TENANTS_SECRET,),
+    }  # fmt: skip
+    assert {each.message.tenant_id for each in claims} == {"acme"}
+
+
+async def test_what_only_the_tenant_wants_does_not_go_to_the_tasks_own(world: World) -> None:
+    await tenants(world, kinds=("queued",))
+    task = await world.submit(kinds=("failed",))
+    assert seen(await world.sent(EPOCH)) == [(task.task_id, "queued", "https://b.example/")]
+    assert await world.count("webhooks") == 1  # nothing is known yet of where the other leads
+
+
+async def test_it_comes_with_its_task_or_not_at_all(world: World) -> None:
+    submission = keyed(hooked(), hooked(url="https://c.example/"))
+    for _ in range(2):  # as when the first reply was lost
+        await world.answers.insert([submission])
+    await world.answers.insert([keyed(hooked())])
+    assert await world.count("task_webhooks") == 2
+    stream, late = hooked(), hooked()
+    assert await world.streams.start(("acme", "s"), stream, EPOCH)
+    assert not await world.streams.start(("acme", "s"), late, EPOCH)
+    plain = hooked()
+    for _ in range(2):
+        await world.tasks.insert([plain, new_task()])
+    assert await world.count("task_webhooks") == 4
+    claims = await world.sent(EPOCH)
+    stored = [*submission.tasks, stream, plain]
+    assert {each.message.task_id for each in claims} == {task.task_id for task in stored}
+
+
+# ---- receivers
+
+
+async def test_tasks_that_lead_to_one_receiver_share_what_is_on_its_way_and_are_held_together(world: World) -> None:
+    for number in range(8):
+        await world.submit(url=f"https://a.example/{number}", kinds=("queued",))
+    well = await world.submit(url="https://a.example:8443/", kinds=("queued",))
+    foreign = await world.submit(tenant_id="other", kinds=("queued",))
+    claims = await world.sent(EPOCH)
+    apart = {well.task_id, foreign.task_id}
+    failing = [each for each in claims if each.message.task_id not in apart]
+    assert (len(failing), len(claims)) == (4, 6)
+    for each in claims:
+        await world.end(each, EPOCH + 1, **({"state": WAITING, "held_until": EPOCH + 60} if each in failing else {}))
+    assert await world.store.claim(50, EPOCH + 59) == []
+    await world.submit(url="https://a.example/late", kinds=("queued",))
+    assert await world.sent(EPOCH + 59) == []  # what is new does not lift the hold
+    (probe,) = await world.store.claim(50, EPOCH + 60)
+    assert probe.failures == HOLD_FROM
+    await world.end(probe, EPOCH + 61)
+    assert len(await world.store.claim(50, EPOCH + 61)) == 4
+
+
+async def test_events_of_one_task_go_one_after_another(world: World) -> None:
+    task = await world.submit(kinds=("queued", "failed"))
+    await world.fail(task)
+    for kind in ("queued", "failed"):
+        (one,) = await world.sent(EPOCH + 3)
+        assert one.message.kind == kind
+        await world.end(one, EPOCH + 3)
+
+
+async def test_receiver_is_never_disabled(world: World) -> None:
+    first, second = [await world.submit(kinds=("queued", "failed")) for _ in range(2)]
+    claims = await world.sent(EPOCH)
+    await world.end(claims[0], EPOCH + 1, GIVEN_UP, gone=True)
+    await world.end(claims[1], EPOCH + 2 + DISABLED_AFTER_S, WAITING)
+    for task in (first, second):
+        await world.fail(task, EPOCH + 3)
+    assert len(await world.sent(EPOCH + DISABLED_AFTER_S + 20)) == 2
+
+
+async def test_receiver_is_none_of_the_tenants_webhooks(world: World) -> None:
+    task = await world.submit()
+    assert task.webhook is not None
+    await world.store.expand(EPOCH)
+    assert await world.count("webhooks") == 1
+    assert await world.webhooks.get(task.webhook.receiver_id) is None
+    for tenant in ("acme", None):
+        assert await world.webhooks.find(tenant_id=tenant, before_id=None, limit=10) == []
+    hooks = [await tenants(world, kinds=("failed",)) for _ in range(10)]
+    assert len(await world.webhooks.find(tenant_id="acme", before_id=None, limit=50)) == len(hooks)
+
+
+@pytest.mark.parametrize(
+    "change", ["kinds = '{queued}'", "secret = 'x'", "place = 1", "status = 'PAUSED'"], ids=lambda text: text.split()[0]
+)
+async def test_an_impossible_receiver_is_refused(world: World, database_url: str, change: str) -> None:
+    await world.submit()
+    await world.store.expand(EPOCH)
+    with psycopg.connect(database_url) as connection, pytest.raises(psycopg.errors.CheckViolation) as refused:
+        connection.execute(f"UPDATE webhooks SET {change}".encode())
+    assert refused.value.diag.constraint_name == "receiver_is_bare"
+
+
+# ---- what is seen of it
+
+
+async def test_deliveries_of_a_task_are_seen_and_sent_again(world: World) -> None:
+    task, other = [await world.submit(kinds=("queued", "failed")) for _ in range(2)]
+    tenants_own = await tenants(world, kinds=("failed",))
+    await world.store.expand(EPOCH)
+    await world.fail(task)
+    for _ in range(3):
+        for each in await world.sent(EPOCH + 3):
+            await world.end(each, EPOCH + 3, GIVEN_UP)
+    found = await world.webhooks.own_deliveries(task.task_id, before_id=None, limit=10)
+    assert [(each.webhook_id, each.kind, each.state) for each in found] == [
+        (None, "failed", GIVEN_UP), (None, "queued", GIVEN_UP),
+    ]  # fmt: skip
+    rest = await world.webhooks.own_deliveries(task.task_id, before_id=found[0].delivery_id, limit=10)
+    assert rest == found[1:]
+    wanted = found[0].delivery_id
+    assert await world.webhooks.redeliver_own(other.task_id, wanted, EPOCH + 90) is None
+    assert await world.webhooks.redeliver(tenants_own.webhook_id, wanted, EPOCH + 90) is None
+    (theirs,) = await world.webhooks.deliveries(tenants_own.webhook_id, before_id=None, limit=10)
+    assert await world.webhooks.redeliver_own(task.task_id, theirs.delivery_id, EPOCH + 90) is None
+    again = await world.webhooks.redeliver_own(task.task_id, wanted, EPOCH + 90)
+    assert again is not None
+    assert (again.state, again.webhook_id, again.attempts) == (WAITING, None, 0)
+    (claimed,) = await world.store.claim(5, EPOCH + 90)
+    assert (claimed.message.delivery_id, claimed.url, claimed.secrets) == (wanted, "https://a.example/x", (SECRET,))
+
+
+async def test_it_is_forgotten_a_month_after_the_end_and_its_receiver_when_nothing_is_left(world: World) -> None:
+    ended, waits = await world.submit(), await world.submit(url="https://c.example/")
+    await world.store.expand(EPOCH)
+    await world.queue.cancel(ended.task_id, EPOCH + 10)
+    await world.database.once("TRUNCATE webhook_outbox", {})
+    await world.store.sweep(EPOCH + KEPT_S + 1)
+    assert (await world.count("webhook_deliveries"), await world.count("webhooks")) == (0, 2)
+    await world.store.sweep(EPOCH + OWN_KEPT_S + 9)
+    assert (await world.count("task_webhooks"), await world.count("webhooks")) == (2, 0)
+    assert await world.store.sweep(EPOCH + OWN_KEPT_S + 11) == 1
+    assert await world.count("task_webhooks") == 1
+    await world.queue.cancel(waits.task_id, EPOCH + OWN_KEPT_S + 12)  # however late it ends, it is told
+    (claimed,) = await world.sent(EPOCH + OWN_KEPT_S + 12)
+    assert (claimed.message.task_id, claimed.url) == (waits.task_id, "https://c.example/")
