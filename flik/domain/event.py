@@ -12,6 +12,8 @@ What makes the numbers last is that each change of the row counts `seq` up by th
     cancel, expire  cancelled, expired                  + 1
     caller's retry  queued                              + 1
 
+A dag has a log of its own, told in the same way (`flik/domain/dag/log.py`).
+
 These are durable. `progress`, `chunk`, `restart`, `reset`, `delayed` and `live` pass by: they have no number (`seq` 0)
 and are not told again, except that a `reset` has the number from which the follower goes on, and that chunks have
 a number in a stream of their own (`flik/domain/chunk.py`).
@@ -21,8 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from flik.domain.dag.graph import DagView
 from flik.domain.task import Status, StoredArtifact, TaskView
 
 
@@ -39,12 +42,17 @@ class Kind(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
+    RUNNING = "running"  # these three are told of dags only
+    STEP = "step"
+    RESUMED = "resumed"
+
     PROGRESS = "progress"
     CHUNK = "chunk"
     RESTART = "restart"  # the chunks so far do not hold: what follows is from the start of the text
     RESET = "reset"  # the follower's cursor fits no event: `task` is what holds now
     DELAYED = "delayed"  # Redis is away: events come up to a second late, progress not at all
     LIVE = "live"  # it is back
+    MOVED = "moved"  # never shown: the log of a dag has grown
 
 
 STATUS_AFTER = {
@@ -63,14 +71,28 @@ STATUS_AFTER = {
 }
 OF_TEXT = frozenset({Kind.CHUNK, Kind.RESTART})
 DURABLE = frozenset(STATUS_AFTER) - OF_TEXT - {Kind.PROGRESS}
+OF_DAGS = frozenset({Kind.RUNNING, Kind.STEP, Kind.RESUMED})
 ENDS = frozenset({Kind.COMPLETED, Kind.FAILED, Kind.CANCELLED, Kind.EXPIRED})
 
 
+class DagNote(NamedTuple):
+    """What an event tells of a dag: its status then, of a step its id, its task and how it ended.
+
+    `step_id` is, when a dag has failed, the step that is to blame. `view` is there in a `reset`.
+    """
+
+    status: str
+    step_id: str | None = None
+    task_id: str | None = None
+    step_status: str | None = None
+    view: DagView | None = None
+
+
 class Event(NamedTuple):
-    """One thing that happened to a task; `seq` 0: it passes by.
+    """One thing that happened to a task, or to a dag, with whose id as `task_id`; `seq` 0: it passes by.
 
     `reason` is the outcome of the attempt that is to be tried again. `task` is there in `completed` and `reset`,
-    `chunk_index` in chunks and in a `restart` that is one of the stream.
+    `chunk_index` in chunks and in a `restart` that is one of the stream, `dag` in all that is told of a dag.
     """
 
     task_id: str
@@ -89,11 +111,12 @@ class Event(NamedTuple):
     artifact: StoredArtifact | None = None
     task: TaskView | None = None
     chunk_index: int | None = None
+    dag: DagNote | None = None
 
     @property
     def is_durable(self) -> bool:
         """Whether it is in the log."""
-        return self.kind in DURABLE
+        return self.kind in DURABLE or self.kind in OF_DAGS
 
     @property
     def is_of_text(self) -> bool:
@@ -111,6 +134,24 @@ class Notice(NamedTuple):
 
     tenant_id: str
     event: Event
+
+
+class Story(Protocol):
+    """All that happened to a task, or to a dag, until one moment; `seq` is the number of its latest event."""
+
+    @property
+    def tenant_id(self) -> str:
+        """Whose it is."""
+
+    @property
+    def seq(self) -> int:
+        """The number of its latest event."""
+
+    def events(self) -> list[Event]:
+        """Return the durable events in order: numbers 1 to `seq`."""
+
+    def reset(self, at: float) -> Event:
+        """Return the event that says how things stand, for who has a cursor that fits none."""
 
 
 class EndedAttempt(NamedTuple):
@@ -147,6 +188,19 @@ class History(NamedTuple):
     rounds: Sequence[Round] = ()
     waited: bool = False
     released_at: float | None = None
+
+    @property
+    def tenant_id(self) -> str:
+        """Whose task it is."""
+        return self.task.tenant_id
+
+    def events(self) -> list[Event]:
+        """Return the log."""
+        return log_of(self)
+
+    def reset(self, at: float) -> Event:
+        """Return the event that says how the task stands."""
+        return Event(self.task.task_id, self.seq, Kind.RESET, at, task=self.task)
 
 
 def log_of(history: History) -> list[Event]:

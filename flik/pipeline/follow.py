@@ -25,10 +25,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol, Self
 
-from flik.domain.event import Event, History, Kind, Notice, completion, log_of
+from flik.domain.dag.log import DagHistory
+from flik.domain.event import Event, History, Kind, Notice, Story, completion
 from flik.domain.position import Position, Verdict
 from flik.domain.task import Status, TaskView
-from flik.errors import FlikError, TaskNotFound, Unavailable
+from flik.errors import DagNotFound, FlikError, TaskNotFound, Unavailable
 from flik.pipeline.coalesce import Coalesced
 
 MAILBOX = 256
@@ -40,13 +41,16 @@ _log = logging.getLogger("flik.follow")
 
 
 class Histories(Protocol):
-    """Where the logs of tasks are."""
+    """Where the logs of tasks and of dags are."""
 
     async def read(self, task_id: str) -> History | None:
         """Return all that happened to a task; None when there is none."""
 
-    async def positions(self, task_ids: Sequence[str]) -> dict[str, int]:
-        """Return the number of the latest event of each task that there is."""
+    async def read_dag(self, dag_id: str) -> DagHistory | None:
+        """Return all that happened to a dag; None when there is none."""
+
+    async def positions(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return the number of the latest event of each task and each dag that there is."""
 
 
 class HotTasks(Protocol):
@@ -129,6 +133,7 @@ class Hub:
 
     def __init__(self, histories: Histories, hot: HotTasks, now: Callable[[], float] = time.time) -> None:
         self.read = Coalesced(histories.read)  # a thousand who follow one task ask for its log at one moment
+        self.read_dag = Coalesced(histories.read_dag)
         self.completed = Coalesced(hot.get)
         self.now = now
         self._histories = histories
@@ -143,6 +148,10 @@ class Hub:
         """Give events to those who follow them."""
         of_task, of_tenant = self._of_task, self._of_tenant
         for tenant_id, event in notices:
+            if event.kind == Kind.MOVED:
+                for mailbox in of_task.get(event.task_id, ()):
+                    mailbox.ask_to_look()
+                continue
             is_of_text = event.is_of_text
             for mailbox in of_task.get(event.task_id, ()):
                 if not is_of_text or mailbox.wants_text:
@@ -196,6 +205,10 @@ class Hub:
         """Follow a task from the event after number `since` on; to be entered."""
         return Following(self, task_id, since)
 
+    def follow_dag(self, dag_id: str, since: int = 0) -> DagFollowing:
+        """Follow a dag from the event after number `since` on; to be entered."""
+        return DagFollowing(self, dag_id, since)
+
     def follow_tenant(self, tenant_id: str) -> TenantFollowing:
         """Follow all tasks of a tenant from now on; to be entered."""
         return TenantFollowing(self, tenant_id)
@@ -226,7 +239,7 @@ class Hub:
 
 
 class Following:
-    """One follower of one task. `ended`: the last event that it was given is the task's end.
+    """One follower of one task. `ended`: the last event that it was given is its end.
 
     Entering it raises `TaskNotFound` when there is no such task, and `Unavailable`.
     """
@@ -238,7 +251,7 @@ class Following:
         self._mailbox = Mailbox(wants_text=wants_text)
         self._ready: deque[Event] = deque()
         self._entered = hub.entered(self._mailbox, task_id=task_id)
-        self.task: TaskView
+        self.tenant_id = ""  # known once it is entered
 
     async def __aenter__(self) -> Self:
         self._entered.__enter__()
@@ -315,14 +328,14 @@ class Following:
         return self._ready.popleft() if self._ready else None
 
     async def _begin(self) -> None:
-        history = await self._read()
-        self.task = history.task
+        story = await self._read()
+        self.tenant_id = story.tenant_id
         if not self._hub.live:
             self._ready.append(self._hub.state_event())
-        if self._position.seq > history.seq:
-            self._position = Position(history.seq)
-            self._ready.append(Event(self._task_id, history.seq, Kind.RESET, self._hub.now(), task=history.task))
-        await self._take_in(history)
+        if self._position.seq > story.seq:
+            self._position = Position(story.seq)
+            self._ready.append(story.reset(self._hub.now()))
+        await self._take_in(story)
 
     async def _take(self) -> None:
         """Turn what is in the mailbox into events for the follower."""
@@ -370,15 +383,28 @@ class Following:
         except Unavailable:
             asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._mailbox.ask_to_look)
 
-    async def _take_in(self, history: History) -> None:
-        fresh = self._position.pass_over(log_of(history))
+    async def _take_in(self, story: Story) -> None:
+        fresh = self._position.pass_over(story.events())
         self._mailbox.seq = self._position.seq
         await self._give(fresh)
 
-    async def _read(self) -> History:
+    async def _read(self) -> Story:
         history = await self._hub.read(self._task_id)
         if history is None:
             raise TaskNotFound(self._task_id)
+        return history
+
+
+class DagFollowing(Following):
+    """One follower of one dag; what the feed says of it is only that its log has grown.
+
+    Entering it raises `DagNotFound` when there is no such dag, and `Unavailable`.
+    """
+
+    async def _read(self) -> Story:
+        history = await self._hub.read_dag(self._task_id)
+        if history is None:
+            raise DagNotFound(self._task_id)
         return history
 
 

@@ -17,16 +17,18 @@ from flik.domain.dag import progress
 from flik.domain.dag.graph import DagFilter, DagView, NewDag, StepView
 from flik.domain.dag.progress import DagEnd, DagStatus, StepState
 from flik.domain.task import TERMINAL, Requeued, Status, Ticket
-from flik.storage import queries
+from flik.storage import queries, tasks
 from flik.storage.database import Database, Statement
-from flik.storage.tasks import COLUMNS, first_id_at, own_webhooks_of, rows_of, storing, views_of
+from flik.storage.tasks import first_id_at, own_webhooks_of, rows_of, storing, views_of
 
 _SQL = queries.load("dags")
 _TASKS = queries.load("tasks")
+COLUMNS, COUNTS = _SQL["columns"], _SQL["counts"]
 INSERTS = {name: _SQL[name] for name in ("insert_dags", "insert_steps")}
 _STORE = _SQL["store_dags"].format(storing=storing("winners, json_to_recordset(winners.tasks)"), **INSERTS)
 _RESUME = _SQL["resume_dag"].format(tell_submitted=_TASKS["tell_submitted"])
-_STEPS = _SQL["list_steps"].format(columns=COLUMNS)
+_GET = _SQL["get_dag"].format(columns=COLUMNS)
+_STEPS = _SQL["list_steps"].format(columns=tasks.COLUMNS)
 
 
 class LockedDag(NamedTuple):
@@ -91,12 +93,12 @@ class DagStore:
         Raises:
             Unavailable: PostgreSQL is away; whether they were stored is unknown.
         """
-        tasks = [task for dag in dags for task in dag.tasks]
+        steps = [task for dag in dags for task in dag.tasks]
         parameters = {
-            "tasks": orjson.dumps(rows_of(tasks)).decode(),
+            "tasks": orjson.dumps(rows_of(steps)).decode(),
             "dags": orjson.dumps([row_of(dag) for dag in dags]).decode(),
             "steps": orjson.dumps([row for dag in dags for row in step_rows_of(dag)]).decode(),
-            "own_webhooks": own_webhooks_of(tasks),
+            "own_webhooks": own_webhooks_of(steps),
             "max_attempts": self._max_attempts,
         }
         await self._database.repeatable(_STORE, parameters)
@@ -107,7 +109,7 @@ class DagStore:
         Raises:
             Unavailable: PostgreSQL is away.
         """
-        rows = await self._database.repeatable(_SQL["get_dag"], {"dag_id": dag_id})
+        rows = await self._database.repeatable(_GET, {"dag_id": dag_id})
         if not rows:
             return None
         # After the dag: of one that has ended, no step is seen that has not.
@@ -126,7 +128,7 @@ class DagStore:
             Unavailable: PostgreSQL is away.
         """
         conditions, parameters = _conditions_of(wanted)
-        sql = _SQL["list_dags"].format(conditions=conditions)
+        sql = _SQL["list_dags"].format(columns=COLUMNS, counts=COUNTS, conditions=conditions)
         rows = await self._database.repeatable(sql, {**parameters, "limit": wanted.limit})
         return [DagView(*row) for row in rows]
 

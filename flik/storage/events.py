@@ -1,16 +1,19 @@
-"""The histories of tasks, from which their logs are read (`flik/domain/event.py`)."""
+"""The histories of tasks and dags; their logs are read off them (`flik/domain/event.py`, `flik/domain/dag/log.py`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flik.domain.dag.graph import DagView
+from flik.domain.dag.log import DagHistory, EndedRound, EndedStep
 from flik.domain.event import EndedAttempt, History, Round
 from flik.domain.task import StoredArtifact, TaskView
-from flik.storage import queries
+from flik.storage import dags, queries
 from flik.storage.database import Database
 from flik.storage.tasks import COLUMNS
 
 _SQL = queries.load("events")
+_GET_DAG = _SQL["get_dag_history"].format(columns=f"{dags.COLUMNS}, {dags.COUNTS}")
 _GET = _SQL["get_history"].format(columns=COLUMNS)
 
 
@@ -39,10 +42,27 @@ class HistoryStore:
             *(step or ()),
         )
 
-    async def positions(self, task_ids: Sequence[str]) -> dict[str, int]:
-        """Return the number of the latest event of each task that there is.
+    async def read_dag(self, dag_id: str) -> DagHistory | None:
+        """Return all that happened to a dag; None when there is none.
 
         Raises:
             Unavailable: PostgreSQL is away.
         """
-        return dict(await self._database.repeatable(_SQL["list_positions"], {"task_ids": list(task_ids)}))
+        rows = await self._database.repeatable(_GET_DAG, {"dag_id": dag_id})
+        if not rows:
+            return None
+        *columns, seq, steps, rounds = rows[0]
+        return DagHistory(
+            DagView(*columns),
+            seq,
+            [EndedStep._make(each) for each in steps or ()],
+            [EndedRound._make(each) for each in rounds or ()],
+        )
+
+    async def positions(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return the number of the latest event of each task and each dag that there is.
+
+        Raises:
+            Unavailable: PostgreSQL is away.
+        """
+        return dict(await self._database.repeatable(_SQL["list_positions"], {"ids": list(ids)}))

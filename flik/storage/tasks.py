@@ -97,9 +97,7 @@ def rows_of(tasks: Sequence[NewTask]) -> list[dict[str, Any]]:
 
 
 def _row_of(task: NewTask) -> dict[str, Any]:
-    task_id, tenant_id, task_type, priority, region, payload, created_at, deadline, request_id, trace_id, hook = task[
-        :11
-    ]
+    task_id, tenant_id, task_type, priority, region, payload, created_at, deadline, request_id, trace_id, *_ = task
     row = {
         "task_id": task_id, "tenant_id": tenant_id, "task_type": task_type, "priority": priority, "region": region,
         "payload": orjson.Fragment(payload), "created_at": created_at, "request_id": request_id,
@@ -108,8 +106,8 @@ def _row_of(task: NewTask) -> dict[str, Any]:
         row["start_deadline_at"] = deadline
     if trace_id is not None:
         row["trace_id"] = trace_id
-    if hook is not None:
-        row["hook_kinds"] = hook.kinds
+    if task.webhook is not None:
+        row["hook_kinds"] = task.webhook.kinds
     if task.dag_id is not None:
         row["dag_id"], row["waits"], row["max_attempts"] = task.dag_id, task.waits, task.max_attempts
     return row

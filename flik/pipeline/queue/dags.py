@@ -20,11 +20,11 @@ class Dags:
 
     def take_in(self, advanced: Advanced, now: float) -> None:
         """Hold the tickets of what was released at `now`, and tell what happened."""
-        if not (advanced.released or advanced.stopped):
-            return
         self._waiting.offer(each.ticket for each in advanced.released)
         told: list[Notice] = [*telling.requeued(advanced.released)]
+        told += (telling.moved(each.dag_id, each.tenant_id, now) for each in advanced.dags)
         for step in advanced.stopped:
             self._measures["flik_tasks_cancelled"].labels(step.task_type).inc()
             told.append(telling.stopped(step, now))
-        self._feed.tell(told)
+        if told:
+            self._feed.tell(told)

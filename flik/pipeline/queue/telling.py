@@ -34,6 +34,11 @@ def requeued(tasks: Sequence[Requeued]) -> Iterable[Notice]:
         yield Notice(ticket.tenant_id, Event(ticket.task_id, seq, Kind.QUEUED, ticket.available_at))
 
 
+def moved(dag_id: str, tenant_id: str, now: float) -> Notice:
+    """Return that the log of a dag has grown; it is left to be read."""
+    return Notice(tenant_id, Event(dag_id, 0, Kind.MOVED, now))
+
+
 def stopped(step: Stopped, now: float) -> Notice:
     """Return that a step never runs."""
     event = Event(step.task_id, step.seq, Kind.CANCELLED, now, None, None, None)

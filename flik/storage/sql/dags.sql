@@ -155,26 +155,31 @@ SELECT 1, task_id::text, tenant_id, task_type, priority,
        date_part('epoch', created_at), date_part('epoch', available_at)
 FROM copied WHERE status = 'QUEUED'
 
+-- name: columns
+-- What is shown of a dag, as `DagView` has it, up to `counts`.
+d.dag_id::text, d.tenant_id, d.status::text, d.priority, d.region, extract(epoch FROM d.created_at)::float8,
+       extract(epoch FROM d.completed_at)::float8, extract(epoch FROM d.deadline_at)::float8, d.metadata,
+       d.error_code, d.error_message, d.error_step
+
+-- name: counts
+-- How many steps of each status a dag has.
+(SELECT json_object_agg(c.status, c.steps)
+        FROM (SELECT t.status, count(*) AS steps
+              FROM dag_steps s JOIN tasks t ON t.task_id = s.task_id
+              WHERE s.dag_id = d.dag_id AND s.current
+              GROUP BY t.status) c)
+
 -- name: get_dag
-SELECT dag_id::text, tenant_id, status::text, priority, region, extract(epoch FROM created_at)::float8,
-       extract(epoch FROM completed_at)::float8, extract(epoch FROM deadline_at)::float8, metadata,
-       error_code, error_message, error_step
-FROM dags
-WHERE dag_id = %(dag_id)s::uuid
+SELECT {columns}
+FROM dags d
+WHERE d.dag_id = %(dag_id)s::uuid
 
 -- name: list_dags
 -- Newest first, with how many steps of each status they have.
-SELECT dag_id::text, tenant_id, status::text, priority, region, extract(epoch FROM created_at)::float8,
-       extract(epoch FROM completed_at)::float8, extract(epoch FROM deadline_at)::float8, metadata,
-       error_code, error_message, error_step,
-       (SELECT json_object_agg(c.status, c.steps)
-        FROM (SELECT t.status, count(*) AS steps
-              FROM dag_steps s JOIN tasks t ON t.task_id = s.task_id
-              WHERE s.dag_id = dags.dag_id AND s.current
-              GROUP BY t.status) c)
-FROM dags
+SELECT {columns}, {counts}
+FROM dags d
 WHERE {conditions}
-ORDER BY dags.dag_id DESC
+ORDER BY d.dag_id DESC
 LIMIT %(limit)s
 
 -- name: list_steps

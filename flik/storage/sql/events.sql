@@ -24,5 +24,21 @@ FROM tasks t
 WHERE t.task_id = %(task_id)s::uuid
 
 -- name: list_positions
--- How far the logs of some tasks are.
-SELECT task_id::text, seq FROM tasks WHERE task_id = ANY(%(task_ids)s::uuid[])
+-- How far the logs of some tasks and dags are.
+SELECT task_id::text, seq FROM tasks WHERE task_id = ANY(%(ids)s::uuid[])
+UNION ALL
+SELECT dag_id::text, seq FROM dags WHERE dag_id = ANY(%(ids)s::uuid[])
+
+-- name: get_dag_history
+SELECT {columns}, d.seq,
+       (SELECT json_agg(json_build_array(s.ended_seq, s.step_id, s.task_id, t.status,
+                                         extract(epoch FROM t.completed_at)::float8, t.error_code, t.error_message)
+                        ORDER BY s.ended_seq)
+        FROM dag_steps s JOIN tasks t ON t.task_id = s.task_id
+        WHERE s.dag_id = d.dag_id AND s.ended_seq IS NOT NULL),
+       (SELECT json_agg(json_build_array(r.ended_seq, extract(epoch FROM r.ended_at)::float8, r.error_code,
+                                         r.error_message, r.error_step, extract(epoch FROM r.resumed_at)::float8)
+                        ORDER BY r.round)
+        FROM dag_rounds r WHERE r.dag_id = d.dag_id)
+FROM dags d
+WHERE d.dag_id = %(dag_id)s::uuid
