@@ -18,7 +18,7 @@ import asyncio
 import math
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Protocol
 
@@ -212,8 +212,11 @@ class EventFrames:
     opening = b"retry: %d\n\n" % COME_BACK_MS
     patience_s = math.inf
 
-    def __init__(self, answers: Answers, seq: int, last_chunk: int) -> None:
+    def __init__(
+        self, answers: Answers, seq: int, last_chunk: int, chance: Callable[[], float] = random.random
+    ) -> None:
         self._answers = answers
+        self._chance = chance
         self._seq = seq
         self._last_chunk = last_chunk
 
@@ -229,7 +232,8 @@ class EventFrames:
         """Let it break: who comes back goes on. From a gateway that stops not all of them at one moment."""
         if not isinstance(error, GatewayStops):
             return None
-        return b": %s\nretry: %d\n\n" % (str(error).encode(), random.randint(*COME_BACK_FROM_STOP_MS))  # noqa: S311 - no secret
+        least, most = COME_BACK_FROM_STOP_MS
+        return b": %s\nretry: %d\n\n" % (str(error).encode(), least + (most - least) * self._chance())
 
     def _cursor(self) -> bytes:
         return b"%d" % self._seq if self._last_chunk < 0 else b"%d.%d" % (self._seq, self._last_chunk)
