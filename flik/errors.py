@@ -37,6 +37,7 @@ FlikError
 │   ├── TooManySubscriptions  the connection follows as much as it may
 │   └── NotBuilt              the route is there, what it is for is not yet
 ├── Unavailable               a dependency is away; try again after `retry_after_s`
+│   └── GatewayStops          who follows here is to come back: this gateway is being stopped
 ├── QueueFull                 too much waits in the whole service; `retry_after_s`
 ├── ProviderError             a model back end failed; says whether a retry is worth it
 │   └── ProviderUnavailable   the back end is away, whatever it is asked for
@@ -534,6 +535,15 @@ class Unavailable(FlikError):
 
     def __str__(self) -> str:
         return f"{self.dependency} is not available; try again in {self.retry_after_s:g} s"
+
+
+class GatewayStops(Unavailable):
+    """This gateway is being stopped: who follows tasks here is to come back, to another one or the next."""
+
+    code = "gateway_stops"
+
+    def __str__(self) -> str:
+        return f"{self.dependency} is being stopped; come back in {self.retry_after_s:g} s"
 
 
 class QueueFull(FlikError):

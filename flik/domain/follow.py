@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Protocol
 
-from flik.errors import FlikError, RequestError, StreamMalformed, StreamTooLarge, StreamVersionUnknown
+from flik.errors import FlikError, GatewayStops, RequestError, StreamMalformed, StreamTooLarge, StreamVersionUnknown
 
 MAX_SEQ = 2**63 - 1
 MAX_SUBSCRIPTION_ID_CHARS = 255
@@ -117,6 +117,7 @@ class CloseCode(IntEnum):
     POLICY = 1008
     TOO_BIG = 1009
     INTERNAL = 1011
+    SERVICE_RESTART = 1012
     TRY_AGAIN_LATER = 1013
 
 
@@ -138,6 +139,8 @@ def closing(error: FlikError) -> Close:
         code = CloseCode.TOO_BIG
     elif isinstance(error, StreamMalformed | StreamVersionUnknown):
         code = CloseCode.PROTOCOL_ERROR
+    elif isinstance(error, GatewayStops):
+        code = CloseCode.SERVICE_RESTART
     elif error.retry_after_s is not None:
         code = CloseCode.TRY_AGAIN_LATER
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -37,6 +38,7 @@ from flik.gateway import (
 from flik.gateway.description import Described, operation_id
 from flik.gateway.headers import REQUEST_ID, Cors, StandardHeaders, read_request_id
 from flik.gateway.parts import Parts
+from flik.gateway.stopping import Listener, NotingListener, let_go
 
 
 def create_app(
@@ -52,11 +54,17 @@ def create_app(
     `cors_origins`: pages of these origins may call it; "*" means all.
     """
 
+    listener = Listener()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_parts() as parts:
             app.state.parts = parts
-            yield
+            watching = asyncio.create_task(let_go(parts.followers, listener), name="listener")
+            try:
+                yield
+            finally:
+                watching.cancel()
 
     app = Described(
         title="Flik",
@@ -68,6 +76,7 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
         middleware=[
+            Middleware(NotingListener, listener=listener),
             Middleware(StandardHeaders, public_url=public_url),
             Middleware(RequestId, echo=echo_request_id),
             *([Middleware(Cors, origins=cors_origins)] if cors_origins else []),

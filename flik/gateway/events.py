@@ -8,15 +8,17 @@ second the number of the last chunk: `3.17` as `Last-Event-ID`, or `since=3&chun
 
 A stream sends a comment every `HEARTBEAT_S`, so that nobody between here and there takes it for dead, and ends after
 the task's last event. Who comes back with that event's number is answered 204, by which browsers know that they
-need not come again. A reader that takes nothing for `SEND_S` is left.
+need not come again. A reader that takes nothing for `SEND_S` is left. When the gateway is being stopped, a stream ends
+with a comment that says so and a new `retry`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Protocol
 
@@ -28,7 +30,7 @@ from starlette.types import Receive, Scope, Send
 from flik import schemas
 from flik.domain.event import Event, Kind
 from flik.domain.identity import Caller
-from flik.errors import FieldError, FlikError, InvalidRequest, TooManyFollowers
+from flik.errors import FieldError, FlikError, GatewayStops, InvalidRequest, TooManyFollowers
 from flik.gateway import problems
 from flik.gateway.answers import Answers
 from flik.gateway.following import authenticate_follower, followed
@@ -43,6 +45,7 @@ from flik.pipeline.follow_text import TextFollowing
 HEARTBEAT_S = 15.0
 SEND_S = 30.0
 COME_BACK_MS = 1_000
+COME_BACK_FROM_STOP_MS = (500, 2_500)
 MAX_SEQ = 2**31 - 1
 STREAM_TYPE = "text/event-stream"
 _WAIT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)s?", re.ASCII)
@@ -97,7 +100,7 @@ router = APIRouter(prefix="/api/v1", tags=["events"])
     response_model=schemas.EventPage,
     responses={
         **FOLLOWING,
-        **problems.responses(401, 404, 422, 503, TooManyFollowers),
+        **problems.responses(401, 404, 422, 503, TooManyFollowers, GatewayStops),
     },
     openapi_extra={"parameters": PARAMETERS},
 )
@@ -209,8 +212,11 @@ class EventFrames:
     opening = b"retry: %d\n\n" % COME_BACK_MS
     patience_s = math.inf
 
-    def __init__(self, answers: Answers, seq: int, last_chunk: int) -> None:
+    def __init__(
+        self, answers: Answers, seq: int, last_chunk: int, chance: Callable[[], float] = random.random
+    ) -> None:
         self._answers = answers
+        self._chance = chance
         self._seq = seq
         self._last_chunk = last_chunk
 
@@ -222,8 +228,12 @@ class EventFrames:
             self._last_chunk = event.chunk_index
         return frame(self._answers.event(event), event, self._cursor())
 
-    def cut_off(self, error: FlikError | None) -> None:
-        """Let it break: who comes back goes on."""
+    def cut_off(self, error: FlikError | None) -> bytes | None:
+        """Let it break: who comes back goes on. From a gateway that stops not all of them at one moment."""
+        if not isinstance(error, GatewayStops):
+            return None
+        least, most = COME_BACK_FROM_STOP_MS
+        return b": %s\nretry: %d\n\n" % (str(error).encode(), least + (most - least) * self._chance())
 
     def _cursor(self) -> bytes:
         return b"%d" % self._seq if self._last_chunk < 0 else b"%d.%d" % (self._seq, self._last_chunk)

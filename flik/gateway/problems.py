@@ -81,6 +81,7 @@ TABLE: Mapping[type[errors.FlikError], Row] = {
     errors.TooManySubscriptions: Row(409, "Too many subscriptions on one connection"),
     errors.NotBuilt: Row(501, "Not offered yet"),
     errors.Unavailable: Row(503, "A dependency is not available", retryable=True),
+    errors.GatewayStops: Row(503, "The gateway is being stopped", retryable=True),
     errors.QueueFull: Row(503, "Too much waits", retryable=True),
 }
 INTERNAL = Named(

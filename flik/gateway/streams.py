@@ -25,6 +25,7 @@ from flik.domain.task import NewTask
 from flik.errors import (
     ExceedsBurst,
     FieldError,
+    GatewayStops,
     InvalidRequest,
     PayloadTooLarge,
     PriorityNotAllowed,
@@ -72,7 +73,7 @@ _STREAMED = {
 }
 _STARTING = (
     401, 422, 503, TenantMismatch, TenantUnknown, RateLimited, ExceedsBurst, TenantQueueFull, QueueFull,
-    PriorityNotAllowed, PayloadTooLarge, TooManyFollowers,
+    PriorityNotAllowed, PayloadTooLarge, TooManyFollowers, GatewayStops,
 )  # fmt: skip
 StreamKey = Annotated[str, Path(json_schema_extra={"pattern": _KEY, "maxLength": _MAX_KEY_CHARS})]
 router = APIRouter(tags=["streams"])
@@ -124,7 +125,7 @@ async def start_stream(request: Request, key: StreamKey) -> Response:
 @router.get(
     "/api/v1/streams/{key}",
     response_model=schemas.EventPage,
-    responses={**events.FOLLOWING, **problems.responses(401, StreamNotFound, 422, 503, TooManyFollowers)},
+    responses={**events.FOLLOWING, **problems.responses(401, StreamNotFound, 422, 503, TooManyFollowers, GatewayStops)},
     openapi_extra={"parameters": _OF_STREAM},
 )
 async def join_stream(request: Request, key: StreamKey) -> Response:

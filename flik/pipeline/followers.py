@@ -40,6 +40,7 @@ class Followers:
         self._now = now
         self._of_key: Counter[str] = Counter()
         self._open: dict[object, tuple[Caller, End]] = {}
+        self._stopped: FlikError | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -50,7 +51,10 @@ class Followers:
 
         Raises:
             TooManyFollowers: there are as many as there may be.
+            FlikError: what `stop` was given.
         """
+        if self._stopped is not None:
+            raise self._stopped
         key = caller.actor
         if self._of_key[key] >= self.most_of_key:
             raise TooManyFollowers("this credential", self.most_of_key)
@@ -66,6 +70,12 @@ class Followers:
             self._of_key[key] -= 1
             if not self._of_key[key]:
                 del self._of_key[key]
+
+    def stop(self, error: FlikError) -> None:
+        """End all that are open, and take no more."""
+        self._stopped = error
+        for _, end in list(self._open.values()):
+            end(error)
 
     async def run(self) -> None:
         """Look at the credentials until cancelled."""

@@ -63,6 +63,7 @@ EXAMPLES: dict[FlikError, str] = {
     errors.NotBuilt("chains"): "this version does not offer chains",
     errors.Unavailable("postgresql"): "postgresql is not available; try again in 1 s",
     errors.Unavailable("queue", 2.5): "queue is not available; try again in 2.5 s",
+    errors.GatewayStops("the gateway"): "the gateway is being stopped; come back in 1 s",
     errors.ProviderError("overloaded", "try later", True): "overloaded: try later",
     errors.ProviderUnavailable("it does not answer"): "provider_unavailable: it does not answer",
     errors.StartupRefused("the port is taken"): "the port is taken",
@@ -107,4 +108,4 @@ def test_codes_are_stable_words_that_no_two_kinds_share() -> None:
 
 def test_every_request_error_has_an_answer_of_its_own() -> None:
     requests = {kind for kind in all_kinds(errors.RequestError) if kind.__module__ == errors.__name__} - ABSTRACT
-    assert requests | {errors.Unavailable, errors.QueueFull} == set(problems.TABLE)
+    assert requests | {errors.Unavailable, errors.GatewayStops, errors.QueueFull} == set(problems.TABLE)
