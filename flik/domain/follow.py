@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from flik.errors import FlikError, GatewayStops, RequestError, StreamMalformed, StreamTooLarge, StreamVersionUnknown
 
 MAX_SEQ = 2**63 - 1
+MAX_CHUNK = 2**31 - 1
 MAX_SUBSCRIPTION_ID_CHARS = 255
 MAX_SUBSCRIPTIONS = 100
 FIRST_WORD_S = 10.0  # so long a client may take to say who it is
@@ -72,6 +73,11 @@ def topic_of(destination: str) -> Topic | None:
     return None
 
 
+def first_chunk(seen: int | None) -> int:
+    """Return the number of the first chunk that a client wants, given the last one that it saw (None: none)."""
+    return 0 if seen is None else seen + 1
+
+
 def is_subject(raw: str) -> bool:
     """Return whether a task or a chain can have this id."""
     return _SUBJECT.fullmatch(raw) is not None
@@ -87,11 +93,15 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """May it follow? `from_seq`: send what comes after this number; None: from now on."""
+    """May it follow? `from_seq`: send what comes after this number; None: from now on.
+
+    `first_chunk`: of a task, its text too, chunk by chunk from this number on; None: without.
+    """
 
     subscription_id: str
     topic: Topic
     from_seq: int | None = None
+    first_chunk: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
 |---|---|
 | `{"type": "auth", "token": "..."}`, or `"ticket"` instead | `{"type": "ready"}` |
 | `{"type": "subscribe", "id": "a", "taskId": "..."}`, or `"dagId"`, or `"tenant": true`; `"fromSeq": 7` to go on after 7 | `{"type": "subscribed", "id": "a"}`, then its events |
+| the same with a `taskId` and `"chunks": true`; `"fromChunk": 17` to go on after chunk 17 | its text too, as events `chunk` and `restart` |
 | `{"type": "unsubscribe", "id": "a"}` | `{"type": "unsubscribed", "id": "a"}`, also if there was none |
 | `{"type": "ping"}` | `{"type": "pong"}` |
 
@@ -23,6 +24,7 @@ import orjson
 
 from flik.domain import follow
 from flik.domain.follow import (
+    MAX_CHUNK,
     MAX_SEQ,
     MAX_SUBSCRIPTION_ID_CHARS,
     TENANT,
@@ -37,6 +39,7 @@ from flik.domain.follow import (
     Subscribe,
     Topic,
     Unsubscribe,
+    first_chunk,
     is_subject,
 )
 from flik.errors import (
@@ -54,7 +57,7 @@ _MAX_HELD = 100  # messages, while a question is open
 _MAX_ERRORS = 20
 _MEMBERS: Mapping[str, frozenset[str]] = {
     "auth": frozenset({"token", "ticket"}),
-    "subscribe": frozenset({"id", "taskId", "dagId", "tenant", "fromSeq"}),
+    "subscribe": frozenset({"id", "taskId", "dagId", "tenant", "fromSeq", "chunks", "fromChunk"}),
     "unsubscribe": frozenset({"id"}),
     "ping": frozenset(),
 }
@@ -192,20 +195,25 @@ class JsonSession:
 
     def _on_subscribe(self, said: Mapping[str, Any]) -> list[Output]:
         subscription_id, topic = said.get("id"), _topic_of(said)
-        from_seq = said.get("fromSeq")
+        from_seq, from_chunk, chunks = said.get("fromSeq"), said.get("fromChunk"), said.get("chunks", False)
         errors = _id_errors(said)
         if not errors and subscription_id in self._subscriptions:
             errors.append(FieldError("/id", "is the id of a subscription that is there already"))
         if not isinstance(topic, Topic):
             errors.append(topic)
-        if from_seq is not None and (type(from_seq) is not int or not 0 <= from_seq <= MAX_SEQ):
-            errors.append(FieldError("/fromSeq", f"must be a whole number from 0 to {MAX_SEQ}"))
+        errors += [
+            FieldError(f"/{name}", f"must be a whole number from 0 to {most}")
+            for name, number, most in (("fromSeq", from_seq, MAX_SEQ), ("fromChunk", from_chunk, MAX_CHUNK))
+            if number is not None and (type(number) is not int or not 0 <= number <= most)
+        ]
+        if not isinstance(chunks, bool) or (chunks and "taskId" not in said):
+            errors.append(FieldError("/chunks", "must be true or false, and true for a taskId only"))
         if errors or not isinstance(topic, Topic) or not isinstance(subscription_id, str):
             raise InvalidRequest(tuple(errors))
         if len(self._subscriptions) >= self._max_subscriptions:
             raise TooManySubscriptions(self._max_subscriptions)
         self._subscriptions.add(subscription_id)
-        return [self._ask(Subscribe(subscription_id, topic, from_seq))]
+        return [self._ask(Subscribe(subscription_id, topic, from_seq, first_chunk(from_chunk) if chunks else None))]
 
     def _on_unsubscribe(self, said: Mapping[str, Any]) -> list[Output]:
         errors = _id_errors(said)

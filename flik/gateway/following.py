@@ -54,14 +54,17 @@ async def followed(
         TooManyFollowers: there are as many as there may be.
         Unavailable: PostgreSQL is away.
     """
-    following = (
-        parts.hub.follow(task_id, since)
-        if first_chunk is None
-        else TextFollowing(parts.hub, parts.texts, task_id, since, first_chunk)
-    )
+    following = following_of(parts, task_id, since, first_chunk)
     with parts.followers.counted(caller, following.stop):
         async with seen(following, caller, task_id):
             yield following
+
+
+def following_of(parts: Parts, task_id: str, since: int, first_chunk: int | None) -> Following:
+    """Return a follower of a task, from the event and the chunk on that are named; None: without its text."""
+    if first_chunk is None:
+        return parts.hub.follow(task_id, since)
+    return TextFollowing(parts.hub, parts.texts, task_id, since, first_chunk)
 
 
 @asynccontextmanager

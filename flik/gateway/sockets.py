@@ -31,7 +31,7 @@ from flik.domain.stomp.requests import subprotocol
 from flik.domain.stomp.session import StompSession
 from flik.errors import FieldError, FlikError, InvalidRequest, NotBuilt, RequestError, TaskNotFound, Unauthenticated
 from flik.gateway import paths, problems
-from flik.gateway.following import authenticate_follower, redeemed, seen
+from flik.gateway.following import authenticate_follower, following_of, redeemed, seen
 from flik.gateway.identity import caller_by
 from flik.gateway.parts import parts_of
 from flik.gateway.tasks import answers_for
@@ -153,10 +153,9 @@ class Connection:
                 continue
             await self._do(self._session.tick)
 
-    async def _follow(self, subscription_id: str, following: Following | TenantFollowing) -> None:
-        """Send what a subscription is told, until it is cancelled."""
+    async def _follow(self, subscription_id: str, following: Following | TenantFollowing, last_seq: int) -> None:
+        """Send what a subscription is told, until it is cancelled; `last_seq` is where it goes on from."""
         answers = answers_for(self._socket)
-        last_seq = 0
         while True:
             event = await following.next(WAIT_S)
             if event is None:
@@ -243,7 +242,7 @@ class Connection:
 
     async def _subscribe(self, asked: Subscribe) -> None:
         following = await self._followed(asked)
-        task = asyncio.create_task(self._keep(asked.subscription_id, *following))
+        task = asyncio.create_task(self._keep(asked.subscription_id, *following, asked.from_seq or 0))
         self._subscriptions[asked.subscription_id] = task
         task.add_done_callback(self._note_over)
 
@@ -262,7 +261,7 @@ class Connection:
                 if not paths.is_uuid(topic.subject):
                     raise TaskNotFound(topic.subject)
                 task_id = topic.subject.lower()
-                following = self._parts.hub.follow(task_id, asked.from_seq or 0)
+                following = following_of(self._parts, task_id, asked.from_seq or 0, asked.first_chunk)
                 await entered.enter_async_context(seen(following, caller, task_id))
             elif topic.kind is Kind.TENANT:
                 following = self._parts.hub.follow_tenant(_tenant_of(caller))
@@ -272,11 +271,11 @@ class Connection:
             return entered.pop_all(), following
 
     async def _keep(
-        self, subscription_id: str, entered: AsyncExitStack, following: Following | TenantFollowing
+        self, subscription_id: str, entered: AsyncExitStack, following: Following | TenantFollowing, last_seq: int
     ) -> None:
         async with entered:
             try:
-                await self._follow(subscription_id, following)
+                await self._follow(subscription_id, following, last_seq)
             except RequestError as error:  # the task is gone
                 await self._do(self._session.end, error)
 

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 import redis
+from websockets.sync.client import connect
 
 from flik.client import FlikClient
 from tests.acceptance.running import RunningFlik, eventually
@@ -220,6 +221,29 @@ async def test_a_chat_whose_task_is_cancelled_ends_with_an_error(flik: RunningFl
             *_, error, done = await reading
     assert json.loads(error)["error"]["code"] == "task_cancelled"
     assert done == "[DONE]"
+
+
+@pytest.mark.parametrize("path", ["/ws/json", "/ws"])
+def test_a_text_is_followed_over_a_websocket(flik: RunningFlik, path: str) -> None:
+    task_id = flik.submit("TEXT", payload={"prompt": "a night at sea", "maxWords": 60})
+    events: list[dict[str, Any]] = []
+    headers = {"Authorization": f"Bearer {flik.key}"}
+    with connect(f"{flik.url.replace('http', 'ws')}{path}", additional_headers=headers, proxy=None) as socket:
+        if path == "/ws":
+            socket.send("CONNECT\naccept-version:1.2\nhost:flik\n\n\0")
+            socket.send(f"SUBSCRIBE\nid:s\ndestination:/topic/tasks/{task_id}\nchunks:true\n\n\0")
+        else:
+            socket.send(json.dumps({"type": "subscribe", "id": "a", "taskId": task_id, "chunks": True}))
+        while not events or events[-1]["event"] != "completed":
+            text = str(socket.recv(timeout=SOON_S))
+            if path == "/ws" and text.startswith("MESSAGE"):
+                events.append(json.loads(text.partition("\n\n")[2].removesuffix("\0")))
+            elif path == "/ws/json" and "event" in (said := json.loads(text)):
+                events.append(said["event"])
+    pieces = [event["text"] for event in events if event["event"] == "chunk"]
+    assert "".join(pieces) == events[-1]["result"]["text"]
+    assert len(pieces) > 1
+    assert [event["index"] for event in events if event["event"] == "chunk"] == list(range(len(pieces)))
 
 
 async def test_a_text_is_followed_by_name_and_comes_back_together(flik: RunningFlik) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flik.domain.follow import MAX_SEQ, MAX_SUBSCRIPTION_ID_CHARS, Topic, topic_of
+from flik.domain.follow import MAX_CHUNK, MAX_SEQ, MAX_SUBSCRIPTION_ID_CHARS, Kind, Topic, first_chunk, topic_of
 from flik.domain.stomp.frames import Frame, Version, trim
 from flik.errors import FieldError, InvalidRequest, NotBuilt
 
@@ -29,13 +29,17 @@ _SEQ = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What a client follows. `is_named`: by an id of the client's own; `acks`: it means to send ACK."""
+    """What a client follows. `is_named`: by an id of the client's own; `acks`: it means to send ACK.
+
+    `first_chunk`: its text too, from this chunk on.
+    """
 
     subscription_id: str
     topic: Topic
     from_seq: int | None
     acks: bool
     is_named: bool = True
+    first_chunk: int | None = None
 
 
 def subprotocol(offered: Sequence[str]) -> str | None:
@@ -90,16 +94,27 @@ def read_subscribe(frame: Frame, version: Version) -> Subscription:
         errors.append(FieldError("/id", "is required"))
     elif not 1 <= len(subscription_id) <= MAX_SUBSCRIPTION_ID_CHARS:
         errors.append(FieldError("/id", f"must have 1 to {MAX_SUBSCRIPTION_ID_CHARS} characters"))
-    from_seq = headers.get("from-seq")
-    if from_seq is not None and not (_SEQ.fullmatch(from_seq) and int(from_seq) <= MAX_SEQ):
-        errors.append(FieldError("/from-seq", f"must be a whole number from 0 to {MAX_SEQ}"))
+    from_seq, from_chunk = headers.get("from-seq"), headers.get("from-chunk")
+    errors += [
+        FieldError(f"/{name}", f"must be a whole number from 0 to {most}")
+        for name, number, most in (("from-seq", from_seq, MAX_SEQ), ("from-chunk", from_chunk, MAX_CHUNK))
+        if number is not None and not (_SEQ.fullmatch(number) and int(number) <= most)
+    ]
+    chunks = headers.get("chunks", "false")
+    if chunks not in ("true", "false") or (chunks == "true" and topic is not None and topic.kind is not Kind.TASK):
+        errors.append(FieldError("/chunks", "must be true or false, and true for a task only"))
     ack = headers.get("ack", ACK_MODES[0])
     if ack not in ACK_MODES:
         errors.append(FieldError("/ack", f"must be one of {', '.join(ACK_MODES)}"))
     if errors or topic is None or subscription_id is None:
         raise InvalidRequest(tuple(errors))
-    seq = None if from_seq is None else int(from_seq)
-    return Subscription(subscription_id, topic, seq, ack != ACK_MODES[0], "id" in headers)
+    seq, seen = _number(from_seq), _number(from_chunk)
+    first = first_chunk(seen) if chunks == "true" else None
+    return Subscription(subscription_id, topic, seq, ack != ACK_MODES[0], "id" in headers, first)
+
+
+def _number(text: str | None) -> int | None:
+    return None if text is None else int(text)
 
 
 def key_of(frame: Frame, version: Version) -> str | None:

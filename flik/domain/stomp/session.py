@@ -210,7 +210,7 @@ class StompSession:
         if len(self._subscriptions) >= self._max_subscriptions:
             raise TooManySubscriptions(self._max_subscriptions)
         self._subscriptions[wanted.subscription_id] = wanted
-        return [self._ask(Subscribe(wanted.subscription_id, wanted.topic, wanted.from_seq))]
+        return [self._ask(Subscribe(wanted.subscription_id, wanted.topic, wanted.from_seq, wanted.first_chunk))]
 
     def _on_unsubscribe(self, frame: Frame, version: Version) -> list[Output]:
         subscription_id = requests.read_unsubscribe(frame, version)

@@ -152,6 +152,15 @@ def test_client_follows_a_topic(members: dict[str, Any], topic: Topic, from_seq:
     assert told(session.accept(0.0)) == [{"type": "subscribed", "id": "a"}]
 
 
+@pytest.mark.parametrize(
+    ("members", "first_chunk"),
+    [({"chunks": True}, 0), ({"chunks": True, "fromChunk": 0}, 1), ({"chunks": False, "fromChunk": 7}, None)],
+    ids=["from the first", "from a number", "without"],
+)
+def test_client_follows_the_text_of_a_task(members: dict[str, Any], first_chunk: int | None) -> None:
+    assert say(opened(), "subscribe", id="a", taskId="t1", **members) == [Subscribe("a", TASK, None, first_chunk)]
+
+
 @pytest.mark.parametrize(("is_reset", "kind"), [(False, "event"), (True, "reset")])
 def test_events_come_with_their_number(is_reset: bool, kind: str) -> None:
     outputs = following(opened()).event("a", 8, b'{"status": "QUEUED"}', 0.0, is_reset=is_reset)
@@ -177,6 +186,10 @@ def test_events_come_with_their_number(is_reset: bool, kind: str) -> None:
         ({"id": "a", "taskId": "t1", "fromSeq": 1.0}, ["/fromSeq"]),
         ({"id": "a", "taskId": "t1", "fromSeq": "1"}, ["/fromSeq"]),
         ({"id": "a", "taskId": "t1", "fromSeq": MAX_SEQ + 1}, ["/fromSeq"]),
+        ({"id": "a", "taskId": "t1", "chunks": True, "fromChunk": -1}, ["/fromChunk"]),
+        ({"id": "a", "taskId": "t1", "chunks": True, "fromChunk": 2**31}, ["/fromChunk"]),
+        ({"id": "a", "taskId": "t1", "chunks": 1}, ["/chunks"]),
+        ({"id": "a", "tenant": True, "chunks": True}, ["/chunks"]),
         ({"id": "a", "taskId": "t1", "from": 1, "ack": 2}, ["/ack", "/from"]),
     ],
 )
@@ -285,7 +298,7 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", ""]), inner, max_size=2),
     max_leaves=3,
 )
-NAMES = st.sampled_from(["type", "id", "token", "ticket", "taskId", "dagId", "tenant", "fromSeq", "x/~"])
+NAMES = st.sampled_from(["type", "id", "token", "ticket", "taskId", "dagId", "tenant", "fromSeq", "chunks", "x/~"])
 KINDS = st.sampled_from(["auth", "subscribe", "unsubscribe", "ping", "none"])
 MESSAGES = st.one_of(
     st.builds(lambda kind, rest: orjson.dumps(rest | {"type": kind}), KINDS, st.dictionaries(NAMES, JSON_VALUES)),

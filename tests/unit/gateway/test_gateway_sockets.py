@@ -12,9 +12,11 @@ import gateway_parts
 import httpx
 import pytest
 from gateway_parts import Fakes, task_id, view
+from memory_chunks import MemoryStream
 from socket_client import Socket, connected
 
 from flik.domain import key as keys
+from flik.domain.chunk import Draft
 from flik.domain.event import EndedAttempt, Event, History, Kind, Notice
 from flik.domain.identity import Scope, TenantRecord
 from flik.domain.key import ApiKey
@@ -58,9 +60,17 @@ async def fakes() -> AsyncIterator[Fakes]:
     assert fakes.hub.followers == 0
 
 
-def complete(fakes: Fakes) -> None:
+def write(fakes: Fakes, *texts: str) -> None:
+    stream, draft = fakes.texts.streams.setdefault(ONE, MemoryStream()), Draft(1, "run 1", "w1", "v1")
+    for text in texts:
+        draft.add(text, NOW)
+    while (wanted := draft.next_write(10)) is not None:
+        draft.heed(stream.write(wanted))
+
+
+def complete(fakes: Fakes, text: str = "rain") -> None:
     done = fakes.tasks.rows[ONE]._replace(
-        status="COMPLETED", completed_at=NOW + 2, result={"text": "rain", "metadata": {}}
+        status="COMPLETED", completed_at=NOW + 2, result={"text": text, "metadata": {}}
     )
     fakes.tasks.rows[ONE] = done
     ended = EndedAttempt(3, 1, "w1", "v1", NOW + 1, NOW + 2, "COMPLETED", None, None, None)
@@ -298,6 +308,37 @@ async def test_chains_cannot_be_followed_yet(fakes: Fakes) -> None:
         assert (await said(socket))["problem"]["code"] == "not_implemented"
 
 
+@pytest.mark.parametrize(
+    ("asked", "pieces"),
+    [({"chunks": True}, ["a ", "grey ", "rain"]), ({"chunks": True, "fromChunk": 0}, ["grey ", "rain"]), ({}, [])],
+    ids=["all", "after a number", "none"],
+)
+async def test_json_follows_a_text_as_it_is_written(fakes: Fakes, asked: dict[str, Any], pieces: list[str]) -> None:
+    write(fakes, "a ", "grey ", "rain")
+    async with connected(fakes, "/ws/json") as socket:
+        await opened(socket)
+        say(socket, "subscribe", id="a", taskId=ONE, fromSeq=2, **asked)
+        assert await said(socket) == {"type": "subscribed", "id": "a"}
+        told = [await said(socket) for _ in pieces]
+        assert [(each["event"]["event"], each["seq"], each["event"]["text"]) for each in told] == [
+            ("chunk", 2, piece) for piece in pieces
+        ]
+        assert [each["event"]["index"] for each in told] == list(range(3))[3 - len(pieces) :]
+        complete(fakes, "a grey rain")
+        assert (await said(socket))["event"]["event"] == "completed"
+
+
+async def test_a_text_that_was_lost_is_told_to_begin_anew(fakes: Fakes) -> None:
+    write(fakes, "a ")
+    async with connected(fakes, "/ws/json") as socket:
+        await opened(socket)
+        say(socket, "subscribe", id="a", taskId=ONE, fromSeq=2, chunks=True)
+        await said(socket)
+        assert (await said(socket))["event"]["event"] == "chunk"
+        complete(fakes, "rain")
+        assert [(await said(socket))["event"]["event"] for _ in range(2)] == ["restart", "completed"]
+
+
 # ---- STOMP
 
 
@@ -337,6 +378,25 @@ async def test_stomp_follows_a_task_to_its_end(fakes: Fakes) -> None:
         client.send("DISCONNECT", receipt="bye")
         assert (await client.read()).headers["receipt-id"] == "bye"
         assert (await socket.next())["code"] == 1000
+
+
+async def test_stomp_follows_a_text_as_it_is_written(fakes: Fakes) -> None:
+    write(fakes, "a ", "grey ", "rain")
+    async with connected(fakes, "/ws") as socket:
+        await socket.next()
+        client = Stomp(socket)
+        client.send("CONNECT", accept_version="1.2", host="flik", passcode=OWNER)
+        await client.read()
+        client.send(
+            "SUBSCRIBE", id="s1", destination=f"/topic/tasks/{ONE}", from_seq="2", chunks="true", from_chunk="0"
+        )
+        told = [await client.read() for _ in range(2)]
+        assert [(each.headers["seq"], json.loads(each.body)["text"]) for each in told] == [
+            ("2", "grey "),
+            ("2", "rain"),
+        ]
+        complete(fakes, "a grey rain")
+        assert json.loads((await client.read()).body)["event"] == "completed"
 
 
 async def test_stomp_goes_on_from_a_number(fakes: Fakes) -> None:

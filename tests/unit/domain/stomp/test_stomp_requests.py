@@ -75,6 +75,18 @@ def test_key_is_a_bearer_token_or_the_passcode(headers: dict[str, str], token: s
         (V1_2, {"id": "0", "destination": TASK, "ack": "client-individual"}, Subscription("0", TOPIC, None, True)),
         (V1_2, {"id": "a", "destination": "/topic/tenant", "from-seq": "0"}, Subscription("a", TENANT, 0, False)),
         (V1_2, {"id": "a", "destination": TASK, "from-seq": str(MAX_SEQ)}, Subscription("a", TOPIC, MAX_SEQ, False)),
+        (V1_2, {"id": "0", "destination": TASK, "chunks": "false"}, Subscription("0", TOPIC, None, False)),
+        (V1_2, {"id": "0", "destination": TASK, "from-chunk": "7"}, Subscription("0", TOPIC, None, False)),
+        (
+            V1_2,
+            {"id": "0", "destination": TASK, "chunks": "true"},
+            Subscription("0", TOPIC, None, False, first_chunk=0),
+        ),
+        (
+            V1_2,
+            {"id": "0", "destination": TASK, "chunks": "true", "from-chunk": "7"},
+            Subscription("0", TOPIC, None, False, first_chunk=8),
+        ),
         (V1_0, {"destination": TASK}, Subscription(TASK, TOPIC, None, False, is_named=False)),
         (V1_0, {"destination": TASK, "id": "7"}, Subscription("7", TOPIC, None, False)),
     ],
@@ -99,6 +111,9 @@ def test_subscription_that_is_asked_for(version: Version, headers: dict[str, str
         (V1_2, {"id": "0", "destination": TASK, "from-seq": "\u0661"}, ["/from-seq"]),
         (V1_2, {"id": "0", "destination": TASK, "from-seq": str(MAX_SEQ + 1)}, ["/from-seq"]),
         (V1_2, {"id": "0", "destination": TASK, "from-seq": "9" * 5_000}, ["/from-seq"]),
+        (V1_2, {"id": "0", "destination": TASK, "chunks": "yes"}, ["/chunks"]),
+        (V1_2, {"id": "0", "destination": "/topic/tenant", "chunks": "true"}, ["/chunks"]),
+        (V1_2, {"id": "0", "destination": TASK, "chunks": "true", "from-chunk": str(2**31)}, ["/from-chunk"]),
     ],
 )
 def test_header_of_a_subscription_that_breaks_a_rule_is_named(
