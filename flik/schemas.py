@@ -433,6 +433,40 @@ class EventPage(_Wire):
     live: bool = Field(description="False: Redis is away, events come late and progress not at all.")
 
 
+class StepEnd(_Wire):
+    """How a step of a dag ended."""
+
+    step_id: str
+    task_id: str
+    status: str
+    error: TaskError | None = None
+
+
+class DagEventAnswer(_Wire):
+    """One thing that happened to a dag; fields that do not apply are left out.
+
+    Those with a `seq` are numbered 1, 2, 3 ... and are kept; the others pass by.
+    """
+
+    dag_id: str | None = None
+    seq: int | None = None
+    event: Literal["running", "step", "resumed", "completed", "failed", "cancelled", "reset", "delayed", "live"]
+    status: str | None = None
+    timestamp: datetime
+    step: StepEnd | None = None
+    error: DagError | None = None
+    dag: DagSummary | None = None
+
+
+class DagEventPage(_Wire):
+    """Events of a dag after a number. `ended`: there will be no more, unless the dag is resumed."""
+
+    events: list[DagEventAnswer]
+    last_seq: int
+    ended: bool
+    live: bool = Field(description="False: Redis is away, events come late.")
+
+
 class FieldProblem(_Wire):
     """One broken rule."""
 

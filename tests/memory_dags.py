@@ -12,6 +12,7 @@ from uuid_utils import uuid7
 
 from flik.domain.dag import progress
 from flik.domain.dag.graph import DagFilter, DagView, NewDag, StepView
+from flik.domain.dag.log import DagHistory, EndedRound, EndedStep
 from flik.domain.dag.progress import DagEnd, DagStatus, StepState
 from flik.domain.task import TERMINAL, NewTask, Requeued, Status, TaskView
 from flik.storage.dags import Advanced, DagMoved, Stopped
@@ -34,6 +35,7 @@ class DagRow:
     round: int = 1
     ended_seq: dict[str, int] = field(default_factory=dict)
     past: list[str] = field(default_factory=list)
+    rounds: list[EndedRound] = field(default_factory=list)
 
 
 class MemoryDags:
@@ -44,6 +46,7 @@ class MemoryDags:
         self._rows = rows
         self._add = add
         self._show = show
+        self._names: dict[str, str] = {}  # the steps of tasks that a resume made
 
     async def insert(self, dags: Sequence[NewDag]) -> None:
         for dag in dags:
@@ -84,6 +87,20 @@ class MemoryDags:
             row.deadline_at, None if dag.metadata is None else json.loads(dag.metadata), end and end.error_code,
             end and end.error_message, end and end.step_id, Counter(step.task.status for step in steps), steps,
         )  # fmt: skip
+
+    def history(self, dag_id: str) -> DagHistory | None:
+        row = self.dags.get(dag_id)
+        if row is None:
+            return None
+        names = {step.task.task_id: step.step_id for step in row.dag.steps}
+        ended = []
+        for task_id, seq in sorted(row.ended_seq.items(), key=lambda item: item[1]):
+            task = self._rows[task_id]
+            step_id = names.get(task_id) or self._names[task_id]
+            assert task.completed_at is not None
+            how = (task.status.value, task.completed_at, task.error_code, task.error_message)
+            ended.append(EndedStep(seq, step_id, task_id, *how))
+        return DagHistory(self._view(row)._replace(steps=()), row.seq, ended, list(row.rounds))
 
     def open_steps(self, dag_id: str) -> list[Row]:
         rows = [self._rows[task_id] for task_id in self.dags[dag_id].task_ids]
@@ -149,9 +166,14 @@ class MemoryDags:
             within = dag.dag.steps[place].start_within_s
             row.start_deadline_at = now + within if within is not None and not task.waits else None
             dag.past.append(dag.task_ids[place])
+            self._names[task.task_id] = dag.dag.steps[place].step_id
             dag.task_ids[place] = task.task_id
             if not task.waits:
                 waiting.append(Requeued(1, row.ticket))
+        assert dag.end
+        assert dag.completed_at is not None
+        code, message, step_id = dag.end.error_code or "", dag.end.error_message or "", dag.end.step_id or ""
+        dag.rounds.append(EndedRound(dag.seq, dag.completed_at, code, message, step_id, now))
         dag.status, dag.end, dag.completed_at, dag.deadline_at = DagStatus.RUNNING, None, None, None
         dag.round += 1
         dag.seq += 1

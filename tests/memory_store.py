@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from memory_dags import MemoryDags
 
+from flik.domain.dag.log import DagHistory
 from flik.domain.dag.progress import DagStatus
 from flik.domain.event import EndedAttempt, History, Round
 from flik.domain.task import (
@@ -163,9 +164,16 @@ class MemoryStore:
     def history(self, row: Row) -> History:
         return History(self._whole(row), row.seq, list(row.ended), list(row.rounds), row.task.waits, row.released_at)
 
-    async def positions(self, task_ids: Sequence[str]) -> dict[str, int]:
+    async def read_dag(self, dag_id: str) -> DagHistory | None:
+        await self._enter("read_dag")
+        history = self.dags.history(dag_id)
+        await self._leave("read_dag")
+        return history
+
+    async def positions(self, ids: Sequence[str]) -> dict[str, int]:
         await self._enter("positions")
-        found = {task_id: self.rows[task_id].seq for task_id in task_ids if task_id in self.rows}
+        found = {task_id: self.rows[task_id].seq for task_id in ids if task_id in self.rows}
+        found |= {dag_id: self.dags.dags[dag_id].seq for dag_id in ids if dag_id in self.dags.dags}
         await self._leave("positions")
         return found
 

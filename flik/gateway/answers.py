@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 from flik.artifacts import link
-from flik.domain.event import STATUS_AFTER, Event, Kind
-from flik.domain.task import Status, StoredArtifact, TaskView
+from flik.domain.dag.graph import DagView
+from flik.domain.event import STATUS_AFTER, DagNote, Event, Kind
+from flik.domain.task import TERMINAL, Status, StoredArtifact, TaskView
 
 LOOK_AGAIN: Mapping[str, str] = {"Retry-After": "1"}
 """The header of an answer about a task that has not ended: whoever polls may come back after a second."""
@@ -33,6 +34,33 @@ def submitted(task_id: str, created_at: float, base: str) -> dict[str, Any]:
         "cancelUrl": f"{url}/cancel",
         "eventsUrl": f"{url}/events",
     }
+
+
+def dag_summary(view: DagView) -> dict[str, Any]:
+    """Return a dag without its steps; what does not apply is left out."""
+    answer: dict[str, Any] = {
+        "dagId": view.dag_id,
+        "tenantId": view.tenant_id,
+        "status": view.status,
+        "priority": view.priority,
+        "region": view.region,
+        "createdAt": iso(view.created_at),
+    }
+    for name, at in (("completedAt", view.completed_at), ("deadlineAt", view.deadline_at)):
+        if at is not None:
+            answer[name] = iso(at)
+    if view.metadata is not None:
+        answer["metadata"] = view.metadata
+    if view.error_code is not None:
+        answer["error"] = {
+            "code": view.error_code, "message": view.error_message or "", "stepId": view.error_step or ""
+        }  # fmt: skip
+    answer["steps"] = {
+        "total": sum(view.counts.values()),
+        "completed": view.counts.get(Status.COMPLETED, 0),
+        "open": sum(count for status, count in view.counts.items() if status not in TERMINAL),
+    }
+    return answer
 
 
 class Answers:
@@ -79,6 +107,8 @@ class Answers:
 
     def event(self, event: Event) -> dict[str, Any]:
         """Return one event; what does not apply is left out."""
+        if event.dag is not None:
+            return self._dag_event(event, event.dag)
         answer: dict[str, Any] = {"taskId": event.task_id} if event.task_id else {}
         if event.seq:
             answer["seq"] = event.seq
@@ -102,6 +132,24 @@ class Answers:
             answer |= (
                 {"task": self.task(event.task)} if event.kind == Kind.RESET else {"result": self.result(event.task)}
             )
+        return answer
+
+    def _dag_event(self, event: Event, note: DagNote) -> dict[str, Any]:
+        answer: dict[str, Any] = {
+            "dagId": event.task_id, "seq": event.seq, "event": event.kind, "status": note.status,
+            "timestamp": iso(event.at),
+        }  # fmt: skip
+        error = None
+        if event.error_code is not None:
+            error = {"code": event.error_code, "message": event.error_message or ""}
+        if event.kind == Kind.STEP:
+            answer["step"] = {"stepId": note.step_id, "taskId": note.task_id, "status": note.step_status}
+            if error is not None:
+                answer["step"]["error"] = error
+        elif error is not None:
+            answer["error"] = {**error, "stepId": note.step_id or ""}
+        if note.view is not None:
+            answer["dag"] = dag_summary(note.view)
         return answer
 
     def result(self, view: TaskView) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from flik.domain.dag.graph import DagView, NewDag, StepView
 from flik.domain.dag.progress import DagStatus
-from flik.domain.task import TERMINAL, Status
-from flik.gateway.answers import Answers, iso
+from flik.domain.task import Status
+from flik.gateway.answers import Answers, dag_summary, iso
 
 _NOT_OF_A_STEP = ("tenantId", "region", "dagId", "requestId")  # said by the dag
 
@@ -38,37 +38,10 @@ def started(dag: NewDag, base: str) -> dict[str, Any]:
     }
 
 
-def summary(view: DagView) -> dict[str, Any]:
-    """Return a dag without its steps; what does not apply is left out."""
-    answer: dict[str, Any] = {
-        "dagId": view.dag_id,
-        "tenantId": view.tenant_id,
-        "status": view.status,
-        "priority": view.priority,
-        "region": view.region,
-        "createdAt": iso(view.created_at),
-    }
-    for name, at in (("completedAt", view.completed_at), ("deadlineAt", view.deadline_at)):
-        if at is not None:
-            answer[name] = iso(at)
-    if view.metadata is not None:
-        answer["metadata"] = view.metadata
-    if view.error_code is not None:
-        answer["error"] = {
-            "code": view.error_code, "message": view.error_message or "", "stepId": view.error_step or ""
-        }  # fmt: skip
-    answer["steps"] = {
-        "total": sum(view.counts.values()),
-        "completed": view.counts.get(Status.COMPLETED, 0),
-        "open": sum(count for status, count in view.counts.items() if status not in TERMINAL),
-    }
-    return answer
-
-
 def whole(view: DagView, answers: Answers) -> dict[str, Any]:
     """Return a dag with its steps in the caller's order."""
     steps = [(step.step_id, step.task.task_id, step.parents) for step in view.steps]
-    return {**summary(view), "tasks": [_step(step, steps, answers) for step in view.steps]}
+    return {**dag_summary(view), "tasks": [_step(step, steps, answers) for step in view.steps]}
 
 
 _Ids = Sequence[tuple[str, str, tuple[int, ...]]]

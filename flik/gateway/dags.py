@@ -18,7 +18,7 @@ from flik.domain.dag.graph import DagFilter, DagView
 from flik.domain.dag.progress import DagStatus
 from flik.domain.identity import Caller, Scope, Tenant
 from flik.domain.task import NewTask, Status
-from flik.errors import DagNotFound, DagStateConflict, FieldError, InvalidRequest
+from flik.errors import DagNotFound, DagStateConflict
 from flik.gateway import answers, cursor, dag_answers, door, filters, headers, idempotency, pages, paths, problems
 from flik.gateway.body import read_json
 from flik.gateway.dag_request import read_dag
@@ -90,7 +90,7 @@ async def list_dags(request: Request) -> Response:
     return await pages.answer(
         lambda limit: find(replace(wanted, limit=limit)),
         wanted.limit,
-        dag_answers.summary,
+        answers.dag_summary,
         lambda view: cursor.encode(view.dag_id),
     )
 
@@ -126,11 +126,10 @@ async def find_dag(request: Request, caller: Caller, raw_id: str) -> DagView:
         DagNotFound: there is none that the caller sees.
         Unavailable: PostgreSQL is away.
     """
-    if not paths.is_uuid(raw_id):
-        raise InvalidRequest((FieldError("/dagId", "is not a dag id (a UUID)"),))
-    view = await parts_of(request).dags.get(raw_id.lower())
+    dag_id = paths.read_dag_id(raw_id)
+    view = await parts_of(request).dags.get(dag_id)
     if view is None or not caller.sees(view.tenant_id):
-        raise DagNotFound(raw_id.lower())
+        raise DagNotFound(dag_id)
     return view
 
 

@@ -1,4 +1,4 @@
-"""The events of a task: as a stream (Server-Sent Events), or as JSON, at once or when something has happened.
+"""The events of a task, or a dag: as a stream (Server-Sent Events), or as JSON, at once or when something has happened.
 
 One route, one cursor: the number of the last event that was seen, as `Last-Event-ID` or as `since`. Which of
 the two it is, `Accept` says; without a preference it is the stream, unless `since` or `wait` ask for JSON.
@@ -30,12 +30,12 @@ from starlette.types import Receive, Scope, Send
 from flik import schemas
 from flik.domain.event import Event, Kind
 from flik.domain.identity import Caller
-from flik.errors import FieldError, FlikError, GatewayStops, InvalidRequest, TooManyFollowers
+from flik.errors import DagNotFound, FieldError, FlikError, GatewayStops, InvalidRequest, TooManyFollowers
 from flik.gateway import problems
 from flik.gateway.answers import Answers
-from flik.gateway.following import authenticate_follower, followed
+from flik.gateway.following import authenticate_follower, followed, following_of
 from flik.gateway.parts import parts_of
-from flik.gateway.paths import Uuid
+from flik.gateway.paths import Uuid, read_dag_id
 from flik.gateway.prefer import MAX_WAIT_S
 from flik.gateway.responses import json_response
 from flik.gateway.tasks import answers_for, read_task_id
@@ -107,10 +107,23 @@ router = APIRouter(prefix="/api/v1", tags=["events"])
 async def get_events(request: Request, task_id: Uuid) -> Response:
     """Follow a task: a stream of its events, or those after `since` as JSON."""
     caller = await authenticate_follower(request)
-    return await answer(request, caller, read_task_id(task_id), with_text=_read_flag(request, "chunks"))
+    return await of_task(request, caller, read_task_id(task_id), with_text=_read_flag(request, "chunks"))
 
 
-async def answer(request: Request, caller: Caller, task_id: str, *, with_text: bool) -> Response:
+@router.get(
+    "/dags/{dag_id}/events",
+    response_model=schemas.DagEventPage,
+    responses={**FOLLOWING, **problems.responses(401, DagNotFound, 422, 503, TooManyFollowers, GatewayStops)},
+    openapi_extra={"parameters": [each for each in PARAMETERS if each["name"] not in ("chunk", "chunks")]},
+)
+async def get_dag_events(request: Request, dag_id: Uuid) -> Response:
+    """Follow a dag: a stream of its events, or those after `since` as JSON."""
+    caller = await authenticate_follower(request)
+    since, _ = _read_cursor(request)
+    return await _answer(request, caller, parts_of(request).hub.follow_dag(read_dag_id(dag_id), since or 0))
+
+
+async def of_task(request: Request, caller: Caller, task_id: str, *, with_text: bool) -> Response:
     """Answer with what happens to a task: a stream, or JSON, from the cursor of the request on.
 
     Raises:
@@ -120,9 +133,15 @@ async def answer(request: Request, caller: Caller, task_id: str, *, with_text: b
         Unavailable: PostgreSQL is away.
     """
     since, last_chunk = _read_cursor(request)
-    wait_s, parts, answers = _read_wait(request), parts_of(request), answers_for(request)
     first_chunk = last_chunk + 1 if with_text else None
-    following = followed(parts, caller, task_id, since or 0, first_chunk)
+    following = following_of(parts_of(request), task_id, since or 0, first_chunk)
+    return await _answer(request, caller, following, last_chunk if with_text else -1)
+
+
+async def _answer(request: Request, caller: Caller, to_follow: Following, last_chunk: int = -1) -> Response:
+    since, _ = _read_cursor(request)
+    wait_s, answers = _read_wait(request), answers_for(request)
+    following = followed(parts_of(request), caller, to_follow)
     if not _wants_stream(request):
         async with following as entered:
             return json_response(await _page(entered, wait_s, answers))
@@ -130,7 +149,7 @@ async def answer(request: Request, caller: Caller, task_id: str, *, with_text: b
     if since is not None and entered.ended and entered.seq == since:
         await following.__aexit__(None, None, None)
         return Response(status_code=204)
-    frames = EventFrames(answers, since or 0, last_chunk if with_text else -1)
+    frames = EventFrames(answers, since or 0, last_chunk)
     return EventStream(following, entered, frames, only_head=request.scope.get("flik_head", False))
 
 

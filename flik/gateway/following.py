@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from starlette.requests import HTTPConnection
 
 from flik.domain.identity import Caller, Scope
-from flik.errors import ScopeMissing, TaskNotFound, Unauthenticated
+from flik.errors import ScopeMissing, Unauthenticated
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import Parts, parts_of
 from flik.pipeline.follow import Following
@@ -44,23 +44,20 @@ async def redeemed(parts: Parts, ticket: str) -> Caller:
 
 
 @asynccontextmanager
-async def followed(
-    parts: Parts, caller: Caller, task_id: str, since: int = 0, first_chunk: int | None = None
-) -> AsyncIterator[Following]:
-    """Follow a task for a caller in here; it is counted as a connection of its own. `first_chunk`: its text too.
+async def followed(parts: Parts, caller: Caller, following: Following) -> AsyncIterator[Following]:
+    """Follow a task or a dag for a caller in here; it is counted as a connection of its own.
 
     Raises:
-        TaskNotFound: there is none that the caller sees.
+        TaskNotFound, DagNotFound: there is none that the caller sees.
         TooManyFollowers: there are as many as there may be.
         Unavailable: PostgreSQL is away.
     """
-    following = following_of(parts, task_id, since, first_chunk)
     with parts.followers.counted(caller, following.stop):
-        async with seen(following, caller, task_id):
+        async with seen(following, caller):
             yield following
 
 
-def following_of(parts: Parts, task_id: str, since: int, first_chunk: int | None) -> Following:
+def following_of(parts: Parts, task_id: str, since: int = 0, first_chunk: int | None = None) -> Following:
     """Return a follower of a task, from the event and the chunk on that are named; None: without its text."""
     if first_chunk is None:
         return parts.hub.follow(task_id, since)
@@ -68,14 +65,14 @@ def following_of(parts: Parts, task_id: str, since: int, first_chunk: int | None
 
 
 @asynccontextmanager
-async def seen(following: Following, caller: Caller, task_id: str) -> AsyncIterator[Following]:
-    """Enter a following if the caller sees the task.
+async def seen(following: Following, caller: Caller) -> AsyncIterator[Following]:
+    """Enter a following if the caller sees the task, or the dag.
 
     Raises:
-        TaskNotFound: there is none that the caller sees.
+        TaskNotFound, DagNotFound: there is none that the caller sees.
         Unavailable: PostgreSQL is away.
     """
     async with following:
-        if not caller.sees(following.task.tenant_id):
-            raise TaskNotFound(task_id)
+        if not caller.sees(following.tenant_id):
+            raise following.not_found()
         yield following

@@ -12,6 +12,7 @@ from typing import Annotated
 from fastapi import Path
 
 from flik import schemas
+from flik.errors import FieldError, InvalidRequest
 
 _UUID = r"^[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 Uuid = Annotated[str, Path(json_schema_extra={"format": "uuid", "pattern": _UUID})]
@@ -21,3 +22,14 @@ TenantId = Annotated[str, Path(json_schema_extra=schemas.TENANT_ID_SCHEMA)]
 def is_uuid(raw: str) -> bool:
     """Return whether a part of a path can be the id of a task or a key."""
     return re.fullmatch(_UUID[:-1], raw) is not None  # a `$` would let a line feed pass
+
+
+def read_dag_id(raw: str) -> str:
+    """Return a dag id in its canonical form.
+
+    Raises:
+        InvalidRequest: it is not a UUID.
+    """
+    if not is_uuid(raw):
+        raise InvalidRequest((FieldError("/dagId", "is not a dag id (a UUID)"),))
+    return raw.lower()

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from flik.domain.identity import Caller
 from flik.errors import FlikError, Unauthenticated
-from flik.gateway.following import followed
+from flik.gateway.following import followed, following_of
 from flik.gateway.parts import parts_of
 
 MAX_WAIT_S = 60
@@ -51,8 +51,9 @@ async def has_ended(request: Request, caller: Caller, task_id: str, within_s: fl
     Raises:
         Unauthenticated: the credential was revoked meanwhile.
     """
+    parts = parts_of(request)
     try:
-        async with followed(parts_of(request), caller, task_id) as following:
+        async with followed(parts, caller, following_of(parts, task_id)) as following:
             return await following.until_ended(within_s)
     except Unauthenticated:
         raise

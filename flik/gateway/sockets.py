@@ -29,7 +29,7 @@ from flik.domain.identity import Caller, Scope
 from flik.domain.json_follow import JsonSession
 from flik.domain.stomp.requests import subprotocol
 from flik.domain.stomp.session import StompSession
-from flik.errors import FieldError, FlikError, InvalidRequest, NotBuilt, RequestError, TaskNotFound, Unauthenticated
+from flik.errors import FieldError, FlikError, InvalidRequest, RequestError, Unauthenticated
 from flik.gateway import paths, problems
 from flik.gateway.following import authenticate_follower, following_of, redeemed, seen
 from flik.gateway.identity import caller_by
@@ -256,19 +256,20 @@ class Connection:
         if caller is None:
             raise Unauthenticated("say who you are first")
         async with AsyncExitStack() as entered:
-            following: Following | TenantFollowing
-            if topic.kind is Kind.TASK and topic.subject is not None:
-                if not paths.is_uuid(topic.subject):
-                    raise TaskNotFound(topic.subject)
-                task_id = topic.subject.lower()
-                following = following_of(self._parts, task_id, asked.from_seq or 0, asked.first_chunk)
-                await entered.enter_async_context(seen(following, caller, task_id))
-            elif topic.kind is Kind.TENANT:
-                following = self._parts.hub.follow_tenant(_tenant_of(caller))
-                await entered.enter_async_context(following)
-            else:
-                raise NotBuilt("chains")
+            if topic.kind is Kind.TENANT or topic.subject is None:
+                of_tenant = self._parts.hub.follow_tenant(_tenant_of(caller))
+                await entered.enter_async_context(of_tenant)
+                return entered.pop_all(), of_tenant
+            following = self._following_of(topic.kind, topic.subject.lower(), asked)
+            if not paths.is_uuid(topic.subject):
+                raise following.not_found()
+            await entered.enter_async_context(seen(following, caller))
             return entered.pop_all(), following
+
+    def _following_of(self, kind: Kind, subject: str, asked: Subscribe) -> Following:
+        if kind is Kind.DAG:
+            return self._parts.hub.follow_dag(subject, asked.from_seq or 0)
+        return following_of(self._parts, subject, asked.from_seq or 0, asked.first_chunk)
 
     async def _keep(
         self, subscription_id: str, entered: AsyncExitStack, following: Following | TenantFollowing, last_seq: int

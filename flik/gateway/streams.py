@@ -43,7 +43,7 @@ from flik.gateway.body import read_json, read_model, refuse_unstorable
 from flik.gateway.chat_frames import ChatFrames
 from flik.gateway.events import EventStream
 from flik.gateway.filters import read_tenant_id
-from flik.gateway.following import authenticate_follower, followed
+from flik.gateway.following import authenticate_follower, followed, following_of
 from flik.gateway.identity import authenticate, named_tenant, tenant_of
 from flik.gateway.parts import parts_of
 from flik.gateway.responses import json_body
@@ -96,7 +96,7 @@ async def stream_chat(request: Request) -> Response:
     payload = {"prompt": prompt_of(chat), "chat": {"featureId": chat.feature_id, "chatId": chat.chat_id}}
     joined = await _start_or_join(request, caller, tenant_id, chat.stream_key, payload)
     parts = parts_of(request)
-    following = followed(parts, caller, joined.task_id, 0, 0)
+    following = followed(parts, caller, following_of(parts, joined.task_id, 0, 0))
     frames = ChatFrames(chat, parts.stream_silence_s)
     return EventStream(following, await following.__aenter__(), frames)
 
@@ -119,7 +119,7 @@ async def start_stream(request: Request, key: StreamKey) -> Response:
         raise InvalidRequest((FieldError("", "must be an object"),))
     read_model(_TEXT, document)
     joined = await _start_or_join(request, caller, tenant_id, key, document)
-    return await events.answer(request, caller, joined.task_id, with_text=True)
+    return await events.of_task(request, caller, joined.task_id, with_text=True)
 
 
 @router.get(
@@ -135,7 +135,7 @@ async def join_stream(request: Request, key: StreamKey) -> Response:
     task_id = await parts_of(request).streams.join(tenant_id, key) if caller.sees(tenant_id) else None
     if task_id is None:
         raise StreamNotFound(key)
-    return await events.answer(request, caller, task_id, with_text=True)
+    return await events.of_task(request, caller, task_id, with_text=True)
 
 
 async def _authenticate(request: Request) -> Caller:

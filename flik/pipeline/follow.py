@@ -138,7 +138,7 @@ class Hub:
         self.now = now
         self._histories = histories
         self.live = False
-        self._of_task: dict[str, set[Mailbox]] = {}
+        self._of_one: dict[str, set[Mailbox]] = {}  # by the id of a task or a dag
         self._of_tenant: dict[str, set[Mailbox]] = {}
         self._look_wanted = asyncio.Event()
 
@@ -146,14 +146,14 @@ class Hub:
 
     def hear(self, notices: Sequence[Notice]) -> None:
         """Give events to those who follow them."""
-        of_task, of_tenant = self._of_task, self._of_tenant
+        of_one, of_tenant = self._of_one, self._of_tenant
         for tenant_id, event in notices:
             if event.kind == Kind.MOVED:
-                for mailbox in of_task.get(event.task_id, ()):
+                for mailbox in of_one.get(event.task_id, ()):
                     mailbox.ask_to_look()
                 continue
             is_of_text = event.is_of_text
-            for mailbox in of_task.get(event.task_id, ()):
+            for mailbox in of_one.get(event.task_id, ()):
                 if not is_of_text or mailbox.wants_text:
                     mailbox.put(event)
             if not is_of_text:
@@ -191,11 +191,11 @@ class Hub:
         Raises:
             Unavailable: PostgreSQL is away.
         """
-        task_ids = list(self._of_task)
-        for start in range(0, len(task_ids), MAX_POSITIONS):
-            positions = await self._histories.positions(task_ids[start : start + MAX_POSITIONS])
-            for task_id, seq in positions.items():
-                for mailbox in self._of_task.get(task_id, ()):
+        followed = list(self._of_one)
+        for start in range(0, len(followed), MAX_POSITIONS):
+            positions = await self._histories.positions(followed[start : start + MAX_POSITIONS])
+            for followed_id, seq in positions.items():
+                for mailbox in self._of_one.get(followed_id, ()):
                     if mailbox.seq < seq:
                         mailbox.ask_to_look()
 
@@ -215,7 +215,7 @@ class Hub:
 
     def is_followed(self) -> bool:
         """Return whether there are any followers."""
-        return bool(self._of_task or self._of_tenant)
+        return bool(self._of_one or self._of_tenant)
 
     @property
     def followers(self) -> int:
@@ -223,9 +223,9 @@ class Hub:
         return sum(1 for _ in self._mailboxes())
 
     @contextmanager
-    def entered(self, mailbox: Mailbox, *, task_id: str = "", tenant_id: str = "") -> Iterator[None]:
-        """Give a mailbox what is heard of a task, or of a tenant, in here."""
-        book, key = (self._of_task, task_id) if task_id else (self._of_tenant, tenant_id)
+    def entered(self, mailbox: Mailbox, *, followed_id: str = "", tenant_id: str = "") -> Iterator[None]:
+        """Give a mailbox what is heard of a task or a dag, or of a tenant, in here."""
+        book, key = (self._of_one, followed_id) if followed_id else (self._of_tenant, tenant_id)
         book.setdefault(key, set()).add(mailbox)
         try:
             yield
@@ -235,7 +235,7 @@ class Hub:
                 del book[key]
 
     def _mailboxes(self) -> Iterator[Mailbox]:
-        return itertools.chain(*self._of_task.values(), *self._of_tenant.values())
+        return itertools.chain(*self._of_one.values(), *self._of_tenant.values())
 
 
 class Following:
@@ -244,13 +244,13 @@ class Following:
     Entering it raises `TaskNotFound` when there is no such task, and `Unavailable`.
     """
 
-    def __init__(self, hub: Hub, task_id: str, since: int, *, wants_text: bool = False) -> None:
+    def __init__(self, hub: Hub, followed_id: str, since: int, *, wants_text: bool = False) -> None:
         self._hub = hub
-        self._task_id = task_id
+        self._id = followed_id
         self._position = Position(since)
         self._mailbox = Mailbox(wants_text=wants_text)
         self._ready: deque[Event] = deque()
-        self._entered = hub.entered(self._mailbox, task_id=task_id)
+        self._entered = hub.entered(self._mailbox, followed_id=followed_id)
         self.tenant_id = ""  # known once it is entered
 
     async def __aenter__(self) -> Self:
@@ -323,6 +323,10 @@ class Following:
         """End with an error: the next wait raises it."""
         self._mailbox.stop(error)
 
+    def not_found(self) -> FlikError:
+        """Return what is raised when there is nothing to follow."""
+        return TaskNotFound(self._id)
+
     def next_now(self) -> Event | None:
         """Return the next event if it is there already."""
         return self._ready.popleft() if self._ready else None
@@ -354,7 +358,7 @@ class Following:
 
     async def _complete(self, seq: int) -> None:
         """Deliver a completed task's files and its end; they are HOT, or else in the log."""
-        task = await self._hub.completed(self._task_id)
+        task = await self._hub.completed(self._id)
         if task is None or task.status != Status.COMPLETED:
             await self._look()
             return
@@ -389,9 +393,9 @@ class Following:
         await self._give(fresh)
 
     async def _read(self) -> Story:
-        history = await self._hub.read(self._task_id)
+        history = await self._hub.read(self._id)
         if history is None:
-            raise TaskNotFound(self._task_id)
+            raise self.not_found()
         return history
 
 
@@ -401,10 +405,14 @@ class DagFollowing(Following):
     Entering it raises `DagNotFound` when there is no such dag, and `Unavailable`.
     """
 
+    def not_found(self) -> FlikError:
+        """Return what is raised when there is no such dag."""
+        return DagNotFound(self._id)
+
     async def _read(self) -> Story:
-        history = await self._hub.read_dag(self._task_id)
+        history = await self._hub.read_dag(self._id)
         if history is None:
-            raise DagNotFound(self._task_id)
+            raise self.not_found()
         return history
 
 

@@ -93,9 +93,9 @@ class TextFollowing(Following):
         await self._catch_up()
         if last.kind == Kind.COMPLETED and not self._text.has(text):
             self._ready.append(
-                Event(self._task_id, 0, Kind.RESTART, last.at, last.attempt, last.worker_id, last.version, reason=LOST)
+                Event(self._id, 0, Kind.RESTART, last.at, last.attempt, last.worker_id, last.version, reason=LOST)
             )
 
     async def _catch_up(self) -> None:
-        stream = await self._texts.read(self._task_id, self._text.first_unread)
+        stream = await self._texts.read(self._id, self._text.first_unread)
         self._ready += self._text.pass_over(stream or ())

@@ -152,11 +152,14 @@ class TaskQueue:
         Raises:
             Unavailable: PostgreSQL is away; whether the dag was resumed is unknown.
         """
-        found = await self._store.resume_dag(dag_id, round(self._now(), 6))
+        now = round(self._now(), 6)  # as PostgreSQL keeps it
+        found = await self._store.resume_dag(dag_id, now)
         if found is None:
             return None
         before, requeued = found
         self._take_in(requeued)
+        if requeued:
+            self._feed.tell([telling.moved(dag_id, requeued[0].ticket.tenant_id, now)])
         return Moved(before.value, before is DagStatus.FAILED)
 
     async def retry(self, task_id: str) -> Moved | None:

@@ -36,7 +36,8 @@ class PostgresStore(QueueStore):
     def __init__(self, database: Database) -> None:
         super().__init__(database, "us-east")
         self.dags = DagStore(database, max_attempts=4)
-        self.read = HistoryStore(database).read
+        histories = HistoryStore(database)
+        self.read, self.read_dag, self.positions = histories.read, histories.read_dag, histories.positions
 
 
 Store = PostgresStore | MemoryStore
@@ -277,6 +278,33 @@ async def test_the_log_of_a_step_tells_that_it_waited(store: Store) -> None:
     assert (log[-1].error_code, log[-1].error_message) == ("parent_failed", "step b is FAILED (x)")
 
 
+async def test_the_log_of_a_dag_tells_how_each_step_ended_and_is_kept_when_it_is_resumed(store: Store) -> None:
+    dag = await submitted(store, make((), (0,), (1,)))
+    await run(store, dag, "a", EPOCH + 1)
+    await run(store, dag, "b", EPOCH + 2, Status.FAILED)
+    await store.resume_dag(dag.dag_id, EPOCH + 3)
+    for at, step_id in enumerate("bc", 4):
+        await run(store, dag, step_id, EPOCH + at)
+    history = await store.read_dag(dag.dag_id)
+    assert history is not None
+    told = [(event.seq, event.kind, event.at - EPOCH, event.dag and event.dag[:4]) for event in history.events()]
+    assert [(seq, kind, at, note and (note[0], note[1], note[3])) for seq, kind, at, note in told] == [
+        (1, "running", 0, ("RUNNING", None, None)),
+        (2, "step", 1, ("RUNNING", "a", "COMPLETED")),
+        (3, "step", 2, ("RUNNING", "b", "FAILED")),
+        (4, "step", 2, ("RUNNING", "c", "CANCELLED")),
+        (5, "failed", 2, ("FAILED", "b", None)),
+        (6, "resumed", 3, ("RUNNING", None, None)),
+        (7, "step", 4, ("RUNNING", "b", "COMPLETED")),
+        (8, "step", 5, ("RUNNING", "c", "COMPLETED")),
+        (9, "completed", 5, ("COMPLETED", None, None)),
+    ]
+    assert await store.positions([dag.dag_id, dag.tasks[0].task_id, task_id_at(EPOCH)]) == {
+        dag.dag_id: 9, dag.tasks[0].task_id: 4,
+    }  # fmt: skip
+    assert await store.read_dag(task_id_at(EPOCH)) is None
+
+
 async def test_dags_are_found_newest_first_by_each_filter(store: Store) -> None:
     one, two = await submitted(store, make(())), await submitted(store, make((), (0,)))
     await run(store, one, "a", EPOCH + 1)
@@ -376,6 +404,14 @@ async def play(store: Store, dag: NewDag, seed: int) -> list[Any]:
     view = await view_of(store, dag)
     told.append((view.status, view.error_step, view.error_message, dict(view.counts)))
     told += [(s.step_id, s.task.status, s.task.error_message, s.task.start_deadline_at) for s in view.steps]
+    story = await store.read_dag(dag.dag_id)
+    assert story is not None
+    assert [event.seq for event in story.events()] == list(range(1, story.seq + 1))
+    for event in story.events():
+        assert event.dag is not None
+        told.append(
+            (event.kind, event.at, event.error_code, event.error_message, event.dag.step_id, event.dag.step_status)
+        )
     for step in view.steps:
         history = await store.read(step.task.task_id)
         assert history is not None

@@ -53,6 +53,7 @@ class Tasks:
     away: bool = False
     fault: Exception | None = None
     histories: dict[str, History] = field(default_factory=dict)
+    read_dag: Any = None
 
     async def insert(self, tasks: Sequence[NewTask]) -> None:
         await self.ping()
@@ -269,6 +270,7 @@ def build(
     queue, rate = Queue(tasks, store), Rate()
     levels = QueueLevels(queue.load)
     by_tenant = Metrics("flik_tasks_refused")
+    tasks.read_dag = store.read_dag
     hub = Hub(tasks, hot)
     texts, names = MemoryChunks(), MemoryNames(tasks.insert)
     announcer = Announcer("us-east", queue.announce)

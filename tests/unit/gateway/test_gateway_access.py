@@ -82,6 +82,7 @@ ROWS = {
     "POST /api/v1/dags": Row(SUBMIT, "/api/v1/dags", 202, {"tenantId": ACME, "steps": [STEP]}, 403, "tenant_mismatch"),
     "GET /api/v1/dags": Row(READ, f"/api/v1/dags?tenantId={ACME}", 200, None, 200, says=NOTHING),
     "GET /api/v1/dags/{dag_id}": Row(READ, f"/api/v1/dags/{RUNNING_DAG}", 200, **NO_DAG),
+    "GET /api/v1/dags/{dag_id}/events": Row(READ, f"/api/v1/dags/{RUNNING_DAG}/events?since=0", 200, **NO_DAG),
     "DELETE /api/v1/dags/{dag_id}": Row(SUBMIT, f"/api/v1/dags/{RUNNING_DAG}", 200, **NO_DAG),
     "POST /api/v1/dags/{dag_id}/cancel": Row(SUBMIT, f"/api/v1/dags/{RUNNING_DAG}/cancel", 200, **NO_DAG),
     "POST /api/v1/dags/{dag_id}/resume": Row(SUBMIT, f"/api/v1/dags/{FAILED_DAG}/resume", 202, **NO_DAG),

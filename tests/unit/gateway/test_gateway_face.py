@@ -227,6 +227,7 @@ async def test_description_names_every_route_and_its_problems(client: httpx.Asyn
         "POST /api/v1/dags": {"400", "409", "413", "415", "422", "429"},
         "GET /api/v1/dags": {"422"},
         f"GET {dag}": {"404", "422"},
+        f"GET {dag}/events": {"404", "422", "429"},
         f"DELETE {dag}": {"404", "409", "422"},
         f"POST {dag}/cancel": {"404", "409", "422"},
         f"POST {dag}/resume": {"404", "409", "422", "429"},

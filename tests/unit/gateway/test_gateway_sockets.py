@@ -12,15 +12,18 @@ import gateway_parts
 import httpx
 import pytest
 from gateway_parts import Fakes, task_id, view
+from making import new_task
 from memory_chunks import MemoryStream
 from socket_client import Socket, connected
 
 from flik.domain import key as keys
 from flik.domain.chunk import Draft
+from flik.domain.dag.graph import NewDag, NewStep
 from flik.domain.event import EndedAttempt, Event, History, Kind, Notice
 from flik.domain.identity import Scope, TenantRecord
 from flik.domain.key import ApiKey
 from flik.domain.stomp.frames import Frame, Parser, Version
+from flik.domain.task import Status
 from flik.gateway import sockets
 
 ONE = task_id(1)
@@ -301,11 +304,63 @@ async def test_what_cannot_be_read_ends_the_connection(fakes: Fakes, data: str |
         assert (await socket.next())["type"] == "websocket.close"
 
 
-async def test_chains_cannot_be_followed_yet(fakes: Fakes) -> None:
+DAG = "0199a1b2-0000-7000-8000-00000000dddd"
+
+
+def put_dag(fakes: Fakes) -> None:
+    step = NewStep("a", new_task(dag_id=DAG), (), "fail")
+    fakes.store.dags.put(NewDag(DAG, "acme", 1, "us-east", NOW, None, None, None, None, (step,)))
+
+
+def fail_dag(fakes: Fakes) -> None:
+    row = fakes.store.dags.open_steps(DAG)[0]
+    row.error_code = "boom"
+    row.end(Status.FAILED, NOW + 1)
+    fakes.store.dags.advance([DAG], NOW + 1)
+    fakes.hub.hear([Notice("acme", Event(DAG, 0, Kind.MOVED, NOW + 1))])
+
+
+async def test_json_follows_a_dag_to_its_end(fakes: Fakes) -> None:
+    put_dag(fakes)
     async with connected(fakes, "/ws/json") as socket:
         await opened(socket)
-        say(socket, "subscribe", id="a", dagId=ONE)
-        assert (await said(socket))["problem"]["code"] == "not_implemented"
+        say(socket, "subscribe", id="a", dagId=DAG.upper())
+        assert (await said(socket))["type"] == "subscribed"
+        assert (await said(socket))["event"]["event"] == "running"
+        fail_dag(fakes)
+        step, end = await said(socket), await said(socket)
+        assert (step["seq"], step["event"]["step"]["stepId"], step["event"]["step"]["status"]) == (2, "a", "FAILED")
+        assert (end["seq"], end["event"]["event"], end["event"]["dagId"]) == (3, "failed", DAG)
+
+
+async def test_stomp_follows_a_dag_from_a_number(fakes: Fakes) -> None:
+    put_dag(fakes)
+    fail_dag(fakes)
+    async with connected(fakes, "/ws") as socket:
+        await socket.next()
+        client = Stomp(socket)
+        client.send("CONNECT", accept_version="1.2", host="flik", passcode=OWNER)
+        await client.read()
+        client.send("SUBSCRIBE", id="0", destination=f"/topic/dags/{DAG}", from_seq="2")
+        message = await client.read()
+        assert (message.headers["destination"], message.headers["seq"]) == (f"/topic/dags/{DAG}", "3")
+        assert json.loads(message.body)["status"] == "FAILED"
+
+
+@pytest.mark.parametrize("unseen", [task_id(7), "no-id"])
+async def test_a_dag_that_is_not_there_ends_the_subscription(fakes: Fakes, unseen: str) -> None:
+    async with connected(fakes, "/ws/json") as socket:
+        await opened(socket)
+        say(socket, "subscribe", id="a", dagId=unseen)
+        assert (await said(socket))["problem"]["code"] == "dag_not_found"
+
+
+async def test_a_strangers_dag_is_not_there(fakes: Fakes) -> None:
+    put_dag(fakes)
+    async with connected(fakes, "/ws/json") as socket:
+        await opened(socket, STRANGER)
+        say(socket, "subscribe", id="a", dagId=DAG)
+        assert (await said(socket))["problem"]["code"] == "dag_not_found"
 
 
 @pytest.mark.parametrize(

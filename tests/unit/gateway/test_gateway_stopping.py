@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import Iterator
 from contextlib import suppress
 
 import httpx
@@ -22,18 +23,14 @@ SOON_S = 5.0
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[asyncio.Server]:
-    async def welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(welcome, "127.0.0.1", 0)
-    yield server
-    server.close()
+def server() -> Iterator[socket.socket]:
+    """A listener; the kernel takes connections for it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
 
 
-def address_of(server: asyncio.Server) -> tuple[str, int]:
-    host, port = server.sockets[0].getsockname()
+def address_of(server: socket.socket) -> tuple[str, int]:
+    host, port = server.getsockname()
     return host, port
 
 
@@ -53,10 +50,10 @@ def stop(fakes: Fakes) -> None:
     fakes.parts.followers.stop(GatewayStops("the gateway"))
 
 
-async def test_listener_is_known_by_the_first_request_that_came_to_it(server: asyncio.Server) -> None:
+async def test_listener_is_known_by_the_first_request_that_came_to_it(server: socket.socket) -> None:
     listener = Listener()
     assert not await listener.is_closed()
-    async with await asyncio.start_server(print, "127.0.0.1", 0) as gone:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
         proxy = address_of(gone)
     for named in ({}, {"server": None}, {"server": ("/run/socket", None)}, {"server": proxy}):
         listener.note({"type": "http", **named})
@@ -68,7 +65,7 @@ async def test_listener_is_known_by_the_first_request_that_came_to_it(server: as
 
 
 async def test_followers_are_let_go_once_the_listener_is_closed(
-    fakes: Fakes, client: httpx.AsyncClient, server: asyncio.Server, monkeypatch: pytest.MonkeyPatch
+    fakes: Fakes, client: httpx.AsyncClient, server: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stopping, "WATCH_S", 0.01)
     put_running(fakes)
