@@ -126,6 +126,10 @@ class DagStep(_Request):
         default=None, gt=0, le=30 * 86_400, description="EXPIRED when it has not started so long after its parents."
     )
     max_attempts: Annotated[int, Field(ge=1, le=20), WHOLE] | None = None
+    reuse: bool = Field(
+        default=False,
+        description="Take what an earlier step of the tenant made of the same: version, parameters, seed and inputs.",
+    )
     on_failure: OnFailure = Field(
         default="fail", description="fail: without it the dag fails. skip: what depends on it is left out."
     )
@@ -253,13 +257,22 @@ class ArtifactAnswer(_Wire):
     status: Literal["STORED"]
 
 
+class Saved(_Wire):
+    """What a step did not need that reused what an earlier one made: seconds of a replica, US dollars."""
+
+    seconds: float
+    usd: str
+
+
 class ResultAnswer(_Wire):
-    """What a completed task made. `url` is that of the first artifact."""
+    """What a completed task made. `url` is that of the first artifact; `reusedFrom` names the task that made it."""
 
     url: str | None
     text: str | None = None
     artifacts: list[ArtifactAnswer]
     metadata: dict[str, Any]
+    reused_from: str | None = None
+    saved: Saved | None = None
 
 
 class TaskError(_Wire):

@@ -11,10 +11,12 @@ import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from memory_dags import MemoryDags
 
 from flik.domain.dag.log import DagHistory
+from flik.domain.dag.memo import Made
 from flik.domain.dag.progress import DagStatus
 from flik.domain.event import EndedAttempt, History, Round
 from flik.domain.task import (
@@ -115,6 +117,7 @@ class MemoryStore:
     def __init__(self, region: str = "us-east", *, max_attempts: int = 4) -> None:
         self.rows: dict[str, Row] = {}
         self.dags = MemoryDags(self.rows, self._add, self._whole)
+        self.memos: dict[tuple[str, str], str] = {}
         self.calls: Counter[str] = Counter()
         self.fail_before: set[str] = set()  # these calls raise and do nothing; "*" for all
         self.fail_after: set[str] = set()  # these calls take effect and raise
@@ -189,28 +192,40 @@ class MemoryStore:
                 row.attempt += 1
                 row.seq += 1
                 row.check()
-                granted.append(_granted(row, token)._replace(outputs=self._outputs(row)))
+                granted.append(_granted(row, token)._replace(**self._of_step(row)))
         await self._leave("grant")
         return granted
 
-    def _outputs(self, row: Row) -> str | None:
+    def _of_step(self, row: Row) -> dict[str, Any]:
+        """What a grant tells of a step: what its parents made, and whether it may reuse something."""
         if row.task.dag_id is None:
-            return None
+            return {}
         dag = self.dags.dags[row.task.dag_id]
         step = dag.dag.steps[dag.task_ids.index(row.task.task_id)]
         parents = [(dag.dag.steps[place].step_id, self.rows[dag.task_ids[place]]) for place in step.parents]
-        if not parents:
-            return None
-        return json.dumps(
-            [
-                {
-                    "step_id": step_id,
-                    **json.loads(parent.result or "{}"),
-                    "artifacts": [asdict(a) for a in parent.artifacts],
-                }
-                for step_id, parent in parents
-            ]
-        )
+        outputs = [
+            {"step_id": step_id, **json.loads(parent.result or "{}"), "artifacts": list(map(asdict, parent.artifacts))}
+            for step_id, parent in parents
+        ]
+        return {"outputs": json.dumps(outputs) if parents else None, "reuse": step.reuse}
+
+    async def find_made(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Made]:
+        await self._enter("find_made")
+        found = {}
+        for place in places:
+            row = self.rows.get(self.memos.get(place, ""))
+            if row and row.status is Status.COMPLETED:
+                assert row.result is not None
+                ran_s = (row.completed_at or 0.0) - (row.started_at or 0.0)
+                found[place] = Made(row.task.task_id, row.result, row.artifacts, ran_s)
+        await self._leave("find_made")
+        return found
+
+    async def remember(self, made: Sequence[tuple[str, str, str]]) -> None:
+        await self._enter("remember")
+        for tenant_id, key, task_id in made:
+            self.memos.setdefault((tenant_id, key), task_id)
+        await self._leave("remember")
 
     async def settle(self, settlements: Sequence[Settlement], now: float) -> list[Settled]:
         await self._enter("settle")

@@ -167,6 +167,7 @@ def _wire(step: StepSpec | Mapping[str, Any]) -> Mapping[str, Any]:
         startDeadlineS=step.start_deadline_s,
         maxAttempts=step.max_attempts,
         onFailure=None if step.on_failure == "fail" else step.on_failure,
+        reuse=step.reuse or None,
     )
 
 

@@ -174,7 +174,7 @@ def _node_of(planned: PlannedStep, parents: Sequence[str], nodes: Mapping[str, D
         raise ValueError("a payload with a field `self` cannot be bound")
     made = step(
         spec.task_type, id=spec.step_id, priority=spec.priority, start_deadline_s=spec.start_deadline_s,
-        max_attempts=spec.max_attempts, on_failure=spec.on_failure,
+        max_attempts=spec.max_attempts, on_failure=spec.on_failure, reuse=spec.reuse,
     )  # fmt: skip
     after = _unread(parents, [step_id for _, step_id in references_in(spec.payload)])
     payload = {name: _with_nodes(value, nodes) for name, value in spec.payload.items()}

@@ -24,6 +24,7 @@ def step(
     start_deadline_s: float | None = None,
     max_attempts: int | None = None,
     on_failure: OnFailure = "fail",
+    reuse: bool = False,
 ) -> Any:
     """Return a remote function of Ray that stands for a step; `.bind()` makes a node of it, as often as is wanted.
 
@@ -44,7 +45,7 @@ def step(
 
     described = StepSpec(
         id, task_type, priority=priority, start_deadline_s=start_deadline_s, max_attempts=max_attempts,
-        on_failure=on_failure,
+        on_failure=on_failure, reuse=reuse,
     )  # fmt: skip
     setattr(run, MARK, described)
     run.__name__ = id or task_type.lower()

@@ -36,6 +36,7 @@ class Lease:
     shown: TaskView | None = None
     progress: float = 0.0  # as followers were told
     dag_id: str | None = None  # of a step
+    memo_key: str | None = None  # what it is to be remembered by when it completes
 
 
 class Leases:

@@ -156,10 +156,13 @@ class Answers:
         """Return what a completed task made."""
         made = view.result or {}
         artifacts = [self._artifact(artifact) for artifact in view.artifacts]
-        answer = {"url": artifacts[0]["url"] if artifacts else None}
+        answer: dict[str, Any] = {"url": artifacts[0]["url"] if artifacts else None}
         if made.get("text") is not None:
             answer["text"] = made["text"]
-        return {**answer, "artifacts": artifacts, "metadata": made.get("metadata") or {}}
+        answer |= {"artifacts": artifacts, "metadata": made.get("metadata") or {}}
+        if (reused := made.get("reused")) is not None:
+            answer |= {"reusedFrom": reused["from"], "saved": reused["saved"]}
+        return answer
 
     def _artifact(self, artifact: StoredArtifact) -> dict[str, Any]:
         answer: dict[str, Any] = {

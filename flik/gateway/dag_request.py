@@ -71,7 +71,7 @@ def _step_of(step: PlannedStep, common: _Common) -> NewStep:
         task_id.timestamp / 1000, starts_by, common.origin.request_id, common.origin.trace_id, None, common.dag_id,
         waits, spec.max_attempts,
     )  # fmt: skip
-    return NewStep(step.step_id, task, step.parents, spec.on_failure, spec.start_deadline_s)
+    return NewStep(step.step_id, task, step.parents, spec.on_failure, spec.start_deadline_s, spec.reuse)
 
 
 # ---- rules
@@ -91,7 +91,7 @@ def _spec_of(step: schemas.DagStep) -> StepSpec:
     depends_on = None if step.depends_on is None else tuple(step.depends_on)
     return StepSpec(
         step.id, step.task_type, step.payload, depends_on, step.priority, step.start_deadline_s, step.max_attempts,
-        step.on_failure,
+        step.on_failure, step.reuse,
     )  # fmt: skip
 
 

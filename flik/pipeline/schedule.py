@@ -78,14 +78,14 @@ class TaskQueue:
         self.leases = leases = Leases(policy.lease_s)
         self.waiting = waiting = Waiting(policy, leases, now, grant_wanted)
         self.roster = roster = Roster(policy.lease_s, now, grant_wanted)
-        self.granting = Granting(
-            store, feed, policy, waiting=waiting, leases=leases, roster=roster, uncertain=uncertain, measures=measures,
-            now=now, wanted=grant_wanted, refill_wanted=refill_wanted,
-        )  # fmt: skip
         self._dags = dags = Dags(feed, waiting=waiting, measures=measures)
         self.settling = Settling(
             store, hot, feed, policy.retry_delays_s, waiting=waiting, leases=leases, measures=measures, dags=dags,
             now=now, grant_wanted=grant_wanted,
+        )  # fmt: skip
+        self.granting = Granting(
+            store, feed, policy, waiting=waiting, leases=leases, roster=roster, uncertain=uncertain, measures=measures,
+            now=now, wanted=grant_wanted, refill_wanted=refill_wanted, settling=self.settling,
         )  # fmt: skip
         self.reaping = Reaping(
             store, feed, policy, self.settling, waiting=waiting, leases=leases, roster=roster, uncertain=uncertain,

@@ -15,8 +15,9 @@ from uuid_utils import uuid7
 
 from flik.domain.dag import progress
 from flik.domain.dag.graph import DagFilter, DagView, NewDag, StepView
+from flik.domain.dag.memo import Made
 from flik.domain.dag.progress import DagEnd, DagStatus, StepState
-from flik.domain.task import TERMINAL, Requeued, Status, Ticket
+from flik.domain.task import TERMINAL, Requeued, Status, StoredArtifact, Ticket
 from flik.storage import queries, tasks
 from flik.storage.database import Database, Statement
 from flik.storage.tasks import first_id_at, own_webhooks_of, rows_of, storing, views_of
@@ -213,13 +214,38 @@ async def resume(run: Statement, dag: LockedDag, now: float) -> list[Requeued]:
     return [Requeued(seq, Ticket._make(ticket)) for seq, *ticket in await run(_RESUME, parameters)]
 
 
-async def outputs_of(database: Database, task_ids: Sequence[str]) -> dict[str, str]:
-    """Return what the parents of steps brought forth, as JSON text, for those of the tasks that have parents.
+async def outputs_of(database: Database, task_ids: Sequence[str]) -> dict[str, tuple[bool, str | None]]:
+    """Return of each step whether it may reuse something, and what its parents brought forth, as JSON text.
 
     Raises:
         Unavailable: PostgreSQL is away.
     """
-    return dict(await database.repeatable(_SQL["list_outputs"], {"task_ids": list(task_ids)}))
+    rows = await database.repeatable(_SQL["list_outputs"], {"task_ids": list(task_ids)})
+    return {task_id: (reuse, outputs) for task_id, reuse, outputs in rows}
+
+
+async def find_made(database: Database, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Made]:
+    """Return what completed under keys of tenants, each (tenant id, key); the others are left out.
+
+    Raises:
+        Unavailable: PostgreSQL is away.
+    """
+    wanted = [{"tenant_id": tenant_id, "key": key} for tenant_id, key in dict.fromkeys(places)]
+    rows = await database.repeatable(_SQL["find_made"], {"places": orjson.dumps(wanted).decode()})
+    return {
+        (tenant_id, key): Made(task_id, result, tuple(StoredArtifact(*each) for each in artifacts), ran_s)
+        for tenant_id, key, task_id, result, artifacts, ran_s in rows
+    }
+
+
+async def remember_made(database: Database, made: Sequence[tuple[str, str, str]]) -> None:
+    """Note which tasks completed under keys: (tenant id, key, task id).
+
+    Raises:
+        Unavailable: PostgreSQL is away.
+    """
+    rows = [{"tenant_id": tenant_id, "key": key, "task_id": task_id} for tenant_id, key, task_id in made]
+    await database.repeatable(_SQL["remember_made"], {"made": orjson.dumps(rows).decode()})
 
 
 async def late_dags(database: Database, region: str, limit: int, now: float) -> list[str]:
@@ -277,7 +303,7 @@ def step_rows_of(dag: NewDag) -> list[dict[str, Any]]:
         {
             "task_id": step.task.task_id, "dag_id": dag.dag_id, "place": place, "step_id": step.step_id,
             "parents": f"{{{','.join(map(str, step.parents))}}}", "on_failure": step.on_failure,
-            "start_within_s": step.start_within_s,
+            "start_within_s": step.start_within_s, "reuse": step.reuse,
         }
         for place, step in enumerate(dag.steps)
     ]  # fmt: skip

@@ -2,7 +2,8 @@
 
 A `Database` is opened where it is used and never crosses Ray; what crosses is the URL. Two
 kinds of statements run on it: reads and idempotent writes are tried a second time when the
-connection turns out to be dead (PostgreSQL was restarted), everything else is tried once.
+connection turns out to be dead (PostgreSQL was restarted), everything else is tried once. What
+PostgreSQL undoes for a deadlock has changed nothing, and is tried again.
 
 While PostgreSQL is away, statements are refused at once (`flik/guard.py`). Away is: no connection
 in time, or no answer in time. An error that PostgreSQL sends is an answer, and a connection that
@@ -102,7 +103,7 @@ class Database:
         """
         try:
             with self._guard.call(verdict_of):
-                return await self._run(sql, parameters, self._within_s)
+                return await _past_deadlock(lambda: self._run(sql, parameters, self._within_s))
         except _GONE as error:
             raise Unavailable("postgresql") from error
 
@@ -115,14 +116,16 @@ class Database:
         return await self._repeatable(sql, parameters, self._within_s)
 
     async def transaction(self, work: Callable[[Statement], Awaitable[_T]]) -> _T:
-        """Do `work` in one transaction, and return what it returns; it runs once, within the time of one statement.
+        """Do `work` in one transaction, within the time of one statement, and return what it returns.
+
+        It is done once, or a second time if the first was undone for a deadlock.
 
         Raises:
             Unavailable: PostgreSQL is away. Whether the transaction took effect is unknown.
         """
         try:
             with self._guard.call(verdict_of):
-                return await self._within(self._transact(work), self._within_s)
+                return await _past_deadlock(lambda: self._within(self._transact(work), self._within_s))
         except _GONE as error:
             raise Unavailable("postgresql") from error
 
@@ -214,6 +217,14 @@ async def _fetch(
 ) -> list[tuple[Any, ...]]:
     cursor = await connection.execute(sql, parameters)
     return await cursor.fetchall() if cursor.description else []
+
+
+async def _past_deadlock(run: Callable[[], Awaitable[_T]]) -> _T:
+    """Run something that PostgreSQL may undo for the sake of another; what it undid has changed nothing."""
+    try:
+        return await run()
+    except psycopg.errors.DeadlockDetected:
+        return await run()
 
 
 def verdict_of(error: Exception) -> Verdict:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from flik.domain.dag.memo import Made
 from flik.domain.dag.progress import DagStatus
 from flik.domain.task import Requeued, Status, StoredArtifact, Ticket, Worker
 from flik.storage import dags, queries
@@ -35,6 +36,7 @@ class GrantedRow(NamedTuple):
     seq: int
     dag_id: str | None = None
     outputs: str | None = None  # of its parents, as JSON text
+    reuse: bool = False  # it may take what an earlier run made
 
 
 class RunningRow(NamedTuple):
@@ -129,7 +131,19 @@ class QueueStore:
         if not steps:
             return rows
         outputs = await dags.outputs_of(self._database, steps)
-        return [row._replace(outputs=outputs.get(row.task_id)) for row in rows]
+        for place, row in enumerate(rows):
+            if row.task_id in outputs:
+                reuse, made = outputs[row.task_id]
+                rows[place] = row._replace(outputs=made, reuse=reuse)
+        return rows
+
+    async def find_made(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Made]:
+        """Return what completed under keys of tenants, each (tenant id, key); the others are left out."""
+        return await dags.find_made(self._database, places)
+
+    async def remember(self, made: Sequence[tuple[str, str, str]]) -> None:
+        """Note which tasks completed under keys: (tenant id, key, task id)."""
+        await dags.remember_made(self._database, made)
 
     async def settle(self, settlements: Sequence[Settlement], now: float) -> list[Settled]:
         """End attempts, none of them of a step; return the tasks that were moved.

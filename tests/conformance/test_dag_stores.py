@@ -46,7 +46,7 @@ Store = PostgresStore | MemoryStore
 @pytest.fixture
 async def postgresql(database_url: str) -> AsyncIterator[PostgresStore]:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("TRUNCATE tasks, attempts, artifacts, rounds, dags, dag_steps, dag_rounds")
+        connection.execute("TRUNCATE tasks, attempts, artifacts, rounds, dags, dag_steps, dag_rounds, memos")
     database = await Database(database_url, connections=4, pinned_plans=True).open()
     yield PostgresStore(database)
     await database.close()
@@ -157,6 +157,29 @@ async def test_a_granted_step_is_given_what_its_parents_brought_forth(store: Sto
     (file,) = outputs[0]["artifacts"]
     assert (file["key"], file["content_type"], file["width"]) == ("key/0", "image/png", 8)
     assert outputs[0]["metadata"] == {"n": 1}
+
+
+async def test_a_step_that_may_reuse_something_is_granted_so(store: Store) -> None:
+    dag = await submitted(store, make((), (0,), reuse=True))
+    root = await grant(store, ticket_of((await view_of(store, dag)).steps[0].task), EPOCH)
+    assert (root.reuse, root.outputs) == (True, None)
+    plain = await submitted(store, make(()))
+    assert (await grant(store, ticket_of((await view_of(store, plain)).steps[0].task), EPOCH)).reuse is False
+
+
+async def test_what_completed_is_found_by_its_key_and_the_first_one_stays(store: Store) -> None:
+    one, two, failed = [await submitted(store, make(())) for _ in range(3)]
+    for dag, status in ((one, Status.COMPLETED), (two, Status.COMPLETED), (failed, Status.FAILED)):
+        await run(store, dag, "a", EPOCH + 1, status)
+    mine, other, gone = ("acme", "a" * 64), ("globex", "a" * 64), ("acme", "b" * 64)
+    await store.remember([(*mine, one.tasks[0].task_id), (*gone, failed.tasks[0].task_id)])
+    await store.remember([(*mine, two.tasks[0].task_id)])
+    found = await store.find_made([mine, mine, other, gone])
+    assert list(found) == [mine]
+    made = found[mine]
+    assert (made.task_id, made.artifacts, made.ran_s) == (one.tasks[0].task_id, (stored_file(),), 0.0)
+    assert json.loads(made.result)["metadata"] == {"n": 1}
+    assert await store.find_made([]) == {}
 
 
 async def test_a_root_is_granted_without_outputs(store: Store) -> None:

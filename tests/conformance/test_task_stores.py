@@ -127,7 +127,7 @@ async def test_a_grant_starts_an_attempt(store: Store) -> None:
     token = str(uuid.uuid4())
     (row,) = await store.grant([(ticket_of(task), token, W1)], NOW)
     assert row[:7] == (task.task_id, token, "acme", "TEXT", 0, 1, 4)
-    assert row[8:] == (EPOCH, "r1", "t1", "us-east", EPOCH + 200.0, 2, None, None)
+    assert row[8:] == (EPOCH, "r1", "t1", "us-east", EPOCH + 200.0, 2, None, None, False)
     view = await seen(store, task)
     assert (view.status, view.attempt, view.started_at) == ("PROCESSING", 1, NOW)
     assert (view.worker_id, view.version) == ("w1", "v1")

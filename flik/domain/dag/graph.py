@@ -17,6 +17,7 @@ class NewStep(NamedTuple):
     parents: tuple[int, ...]
     on_failure: str
     start_within_s: float | None = None  # of its release
+    reuse: bool = False
 
 
 class NewDag(NamedTuple):

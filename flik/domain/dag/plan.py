@@ -40,6 +40,7 @@ class StepSpec(NamedTuple):
     start_deadline_s: float | None = None
     max_attempts: int | None = None
     on_failure: OnFailure = "fail"
+    reuse: bool = False
 
 
 class PlannedStep(NamedTuple):

@@ -11,7 +11,8 @@ changes nothing in a row that is taken.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Mapping
 
 from uuid_utils import uuid4
 
@@ -19,15 +20,18 @@ from flik.domain.lease import Lease, Leases
 from flik.domain.task import Grant, Status, TaskView, Ticket, Worker
 from flik.errors import Unavailable
 from flik.pipeline.queue import telling
-from flik.pipeline.queue.loops import pause, wait
+from flik.pipeline.queue.loops import in_background, pause, wait
 from flik.pipeline.queue.measures import Measures
+from flik.pipeline.queue.memo import Reuse
 from flik.pipeline.queue.policy import QueuePolicy
 from flik.pipeline.queue.roster import Roster, Waiter, in_turn
+from flik.pipeline.queue.settle import Settling
 from flik.pipeline.queue.telling import Feed
 from flik.pipeline.queue.waiting import Waiting
-from flik.storage.queue import GrantedRow, QueueStore
+from flik.storage.queue import GrantedRow, QueueStore, Settlement
 
 MAX_GRANTS = 2_000
+_log = logging.getLogger("flik.queue")
 Pick = tuple[Ticket, str, Worker]  # with the lease token
 
 
@@ -48,8 +52,11 @@ class Granting:
         now: Callable[[], float],
         wanted: asyncio.Event,
         refill_wanted: asyncio.Event,
+        settling: Settling,
     ) -> None:
         self._store = store
+        self._reuse = Reuse(store)
+        self._settling = settling
         self._feed = feed
         self._policy = policy
         self._waiting = waiting
@@ -115,7 +122,8 @@ class Granting:
             await pause()
             return
         by_task = {pick[0].task_id: pick for pick in picks}
-        grants = self._lease_out(rows, by_task, now)
+        memos = await self._memos_of(rows, by_task)
+        grants = self._lease_out(rows, by_task, memos, now)
         self._waiting.end_grant(ticket.task_id for ticket, _, _ in picks)
         self._cancelled.clear()  # only this grant was under way
         _answer(waiters, grants)
@@ -123,6 +131,10 @@ class Granting:
         self._measures.note_granted(rows, now)
         self._feed.tell(telling.granted(row, by_task[row.task_id][2], now) for row in rows)
         self._refill_wanted.set()
+
+    async def _memos_of(self, rows: list[GrantedRow], picks: dict[str, Pick]) -> Mapping[str, str | Settlement]:
+        steps = [row for row in rows if row.reuse]
+        return await self._reuse.look_up(steps, {row.task_id: picks[row.task_id][2].version for row in steps})
 
     def _call(self, worker_ids: Iterable[str]) -> dict[str, Waiter]:
         return {each: waiter for each in worker_ids if (waiter := self._roster.call(each)) is not None}
@@ -134,8 +146,13 @@ class Granting:
         self._waiting.offer(ticket for ticket, _, _ in picks if ticket.task_id not in self._cancelled)
         self._cancelled.clear()
 
-    def _lease_out(self, rows: list[GrantedRow], picks: dict[str, Pick], now: float) -> dict[str, list[Grant]]:
-        """Hold a lease for each grant that took effect; return the grants by worker."""
+    def _lease_out(
+        self, rows: list[GrantedRow], picks: dict[str, Pick], memos: Mapping[str, str | Settlement], now: float
+    ) -> dict[str, list[Grant]]:
+        """Hold a lease for each grant that took effect; return the grants by worker.
+
+        What need not run, as an earlier run made it, is settled instead; its lease is held until it is.
+        """
         grants: dict[str, list[Grant]] = {}
         expires_at = now + self._policy.lease_s
         timeouts_s = {task_type: self._policy.timeouts_s(task_type) for task_type in self._waiting.lanes}
@@ -145,9 +162,20 @@ class Granting:
             soft_s, hard_s = timeouts_s[row.task_type]
             ticket, _, worker = picks[row.task_id]
             shown = _shown(row, ticket, worker, now)
-            self._leases.hold(_lease(row, worker, expires_at, now + hard_s, shown))
+            lease, memo = _lease(row, worker, expires_at, now + hard_s, shown), memos.get(row.task_id)
+            self._leases.hold(lease)
+            if isinstance(memo, Settlement):
+                in_background(self._settle(memo))
+                continue
+            lease.memo_key = memo
             grants.setdefault(worker.worker_id, []).append(_grant(row, soft_s, hard_s))
         return grants
+
+    async def _settle(self, reused: Settlement) -> None:
+        try:
+            await self._settling.end(reused)
+        except Unavailable:  # its lease lapses, and it is granted anew
+            _log.warning("what was found for a step could not be stored", extra={"taskId": reused.task_id})
 
 
 def _lease(row: GrantedRow, worker: Worker, expires_at: float, hard_deadline_at: float, shown: TaskView) -> Lease:

@@ -22,6 +22,7 @@ from flik.errors import Unavailable
 from flik.pipeline.queue import endings, telling
 from flik.pipeline.queue.dags import Dags
 from flik.pipeline.queue.measures import Measures
+from flik.pipeline.queue.memo import Reuse
 from flik.pipeline.queue.telling import Feed
 from flik.pipeline.queue.waiting import Waiting
 from flik.storage.dags import Advanced
@@ -93,6 +94,7 @@ class Settling:
     ) -> None:
         self._store = store
         self._dags = dags
+        self._reuse = Reuse(store)
         self._hot = hot
         self._feed = feed
         self._delays_s = delays_s
@@ -223,9 +225,17 @@ class Settling:
         self._waiting.offer(row.ticket for _, row in ended if row.ticket is not None)
         self._grant_wanted.set()
         self._measures.note_settled(ended, now)
+        if made := list(_to_remember(completed)):
+            await self._reuse.remember(made)
         if hot := list(_shown(completed, now)):
             await self._hot.put(hot)
         self._feed.tell(told)  # at last: followers read what is HOT
+
+
+def _to_remember(completed: Iterable[tuple[Settlement, Lease | None]]) -> Iterable[tuple[str, str, str]]:
+    for settlement, lease in completed:
+        if lease is not None and lease.memo_key is not None:
+            yield lease.tenant_id, lease.memo_key, settlement.task_id
 
 
 def _shown(completed: Iterable[tuple[Settlement, Lease | None]], now: float) -> Iterable[tuple[TaskView, str]]:

@@ -41,12 +41,21 @@ CREATE TABLE dag_steps (
     on_failure     text       NOT NULL CHECK (on_failure IN ('fail', 'skip')),
     start_within_s float8,                           -- of its release
     waited         boolean    NOT NULL,              -- it began as PENDING
+    reuse          boolean    NOT NULL DEFAULT false, -- it may take what an earlier run made
     released_at    timestamptz,                      -- when it became QUEUED
     ended_seq      integer,                          -- the number of the dag's event that tells its end
     CONSTRAINT released_has_waited CHECK (released_at IS NULL OR waited)
 ) WITH (fillfactor = 75);
 
 CREATE UNIQUE INDEX dag_steps_of_dag ON dag_steps (dag_id, place, round);
+
+-- What steps made, by a digest of all that went into it.
+CREATE TABLE memos (
+    tenant_id text  NOT NULL,
+    key       bytea NOT NULL CHECK (octet_length(key) = 32),
+    task_id   uuid  NOT NULL,
+    PRIMARY KEY (tenant_id, key)
+);
 
 -- The ends of rounds before the last one, and when the next one began: with them a dag's log is whole.
 CREATE TABLE dag_rounds (

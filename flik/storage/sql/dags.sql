@@ -13,11 +13,11 @@ FROM winners, json_to_recordset(winners.dags)
 ON CONFLICT (dag_id) DO NOTHING
 
 -- name: insert_steps
-INSERT INTO dag_steps (task_id, dag_id, place, step_id, parents, on_failure, start_within_s, waited)
-SELECT s.task_id, s.dag_id, s.place, s.step_id, s.parents, s.on_failure, s.start_within_s, s.parents <> '{}'
+INSERT INTO dag_steps (task_id, dag_id, place, step_id, parents, on_failure, start_within_s, waited, reuse)
+SELECT s.task_id, s.dag_id, s.place, s.step_id, s.parents, s.on_failure, s.start_within_s, s.parents <> '{}', s.reuse
 FROM winners, json_to_recordset(winners.steps)
      AS s(task_id uuid, dag_id uuid, place smallint, step_id text, parents smallint[], on_failure text,
-          start_within_s float8)
+          start_within_s float8, reuse boolean)
 ON CONFLICT (task_id) DO NOTHING
 
 -- name: store_dags
@@ -94,8 +94,8 @@ SELECT status::text, seq, error_code, error_message, task_id::text, tenant_id, t
 FROM moved
 
 -- name: list_outputs
--- What the parents of steps brought forth, as JSON in the order of the parents.
-SELECT s.task_id::text,
+-- What the parents of steps brought forth, as JSON in the order of the parents, and whether a step may reuse something.
+SELECT s.task_id::text, s.reuse,
        (SELECT json_agg(json_build_object(
                    'step_id', p.step_id, 'text', t.result -> 'text', 'metadata', t.result -> 'metadata',
                    'artifacts', (SELECT coalesce(json_agg(json_build_object(
@@ -107,7 +107,26 @@ SELECT s.task_id::text,
         FROM dag_steps p JOIN tasks t ON t.task_id = p.task_id
         WHERE p.dag_id = s.dag_id AND p.current AND p.place = ANY(s.parents))
 FROM dag_steps s
-WHERE s.task_id = ANY(%(task_ids)s::uuid[]) AND s.parents <> '{}'
+WHERE s.task_id = ANY(%(task_ids)s::uuid[])
+
+-- name: find_made
+-- What completed under keys.
+SELECT m.tenant_id, encode(m.key, 'hex'), t.task_id::text, t.result::text,
+       (SELECT coalesce(json_agg(json_build_array(a.index, a.key, a.content_type, a.size_bytes, a.sha256, a.width,
+                                                  a.height, a.duration_s) ORDER BY a.index), '[]')
+        FROM artifacts a WHERE a.task_id = t.task_id),
+       extract(epoch FROM t.completed_at - t.started_at)::float8
+FROM json_to_recordset(%(places)s::json) AS w(tenant_id text, key text)
+JOIN memos m ON m.tenant_id = w.tenant_id AND m.key = decode(w.key, 'hex')
+JOIN tasks t ON t.task_id = m.task_id
+WHERE t.status = 'COMPLETED'
+
+-- name: remember_made
+-- The first that completed stays: what others reused leads to where it was made.
+INSERT INTO memos (tenant_id, key, task_id)
+SELECT n.tenant_id, decode(n.key, 'hex'), n.task_id
+FROM json_to_recordset(%(made)s::json) AS n(tenant_id text, key text, task_id uuid)
+ON CONFLICT (tenant_id, key) DO NOTHING
 
 -- name: list_late_dags
 -- Which dags have steps whose start deadline has passed while they waited.
@@ -133,9 +152,9 @@ WITH fresh AS (
 ), replaced AS (
     UPDATE dag_steps s SET current = false FROM fresh n WHERE s.task_id = n.ended_id
 ), begun AS (
-    INSERT INTO dag_steps (task_id, dag_id, place, round, step_id, parents, on_failure, start_within_s, waited)
+    INSERT INTO dag_steps (task_id, dag_id, place, round, step_id, parents, on_failure, start_within_s, reuse, waited)
     SELECT n.task_id, s.dag_id, s.place, %(round)s + 1, s.step_id, s.parents, s.on_failure, s.start_within_s,
-           n.status = 'PENDING'
+           s.reuse, n.status = 'PENDING'
     FROM fresh n JOIN dag_steps s ON s.task_id = n.ended_id
 ), kept AS (
     INSERT INTO dag_rounds (dag_id, round, ended_seq, ended_at, error_code, error_message, error_step, resumed_at)

@@ -35,7 +35,7 @@ WITH granted AS (
 )
 SELECT task_id::text, lease_token::text, tenant_id, task_type, priority, attempt, max_attempts, payload::text,
        date_part('epoch', created_at), request_id, trace_id, region, date_part('epoch', start_deadline_at), seq,
-       dag_id::text, NULL  -- the outputs of its parents are read apart
+       dag_id::text, NULL, false  -- what makes it a step is read apart
 FROM granted
 
 -- name: settle_tasks

@@ -1,0 +1,136 @@
+"""Steps that may reuse what an earlier run made: ended without a worker, or run and remembered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from making import new_task, stored_file, task_id_at, ticket_of
+from queue_scene import Scene, turn
+
+from flik.domain.dag.graph import NewDag, NewStep
+from flik.domain.task import Completed, Grant, Status, Worker
+
+W1, W2, NEWER = Worker("w1", "TEXT", "v1"), Worker("w2", "TEXT", "v1"), Worker("w3", "TEXT", "v2")
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    async with Scene() as scene:
+        yield scene
+
+
+async def submit(scene: Scene, *prompts: str | None, reuse: bool = True, **changes: Any) -> NewDag:
+    """Submit a chain of TEXT steps; one without a prompt has that of its parent's text."""
+    dag_id = task_id_at(scene.clock())
+    steps = tuple(
+        NewStep(
+            f"s{place}",
+            new_task(
+                scene.clock(), dag_id=dag_id, waits=place > 0, payload=json.dumps({"prompt": prompt} if prompt else {}),
+                **changes,
+            ),
+            (place - 1,) if place else (),
+            "fail",
+            reuse=reuse,
+        )
+        for place, prompt in enumerate(prompts)
+    )  # fmt: skip
+    tenant = changes.get("tenant_id", "acme")
+    dag = NewDag(dag_id, tenant, 1, "us-east", scene.clock(), None, None, None, None, steps)
+    await scene.store.dags.insert([dag])
+    await scene.queue.announce([ticket_of(dag.tasks[0])])
+    return dag
+
+
+def done(grant: Grant, text: str = "rain") -> Completed:
+    return Completed(grant.task_id, grant.lease_token, text, {"seed": 7}, (stored_file(),))
+
+
+async def run(scene: Scene, who: Worker = W1, text: str = "rain") -> Grant | None:
+    """Lease what can be had and complete it; None when nothing reached the worker."""
+    grants = await scene.lease(who)
+    await scene.settle_all()
+    await turn()
+    scene.clock.forward(4.0)
+    if not grants:
+        return None
+    assert await scene.settle(done(grants[0], text)) == [True]
+    return grants[0]
+
+
+def row(scene: Scene, dag: NewDag, place: int = 0) -> Any:
+    return scene.store.rows[dag.tasks[place].task_id]
+
+
+async def test_the_same_step_is_not_run_again(scene: Scene) -> None:
+    first = await submit(scene, "rain")
+    assert await run(scene) is not None
+    again = await submit(scene, "rain")
+    assert await run(scene, W2) is None
+    ended = row(scene, again)
+    assert (ended.status, ended.artifacts) == (Status.COMPLETED, row(scene, first).artifacts)
+    result = json.loads(ended.result)
+    assert (result["text"], result["reused"]["from"]) == ("rain", first.tasks[0].task_id)
+    assert result["reused"]["saved"] == {"seconds": 4.0, "usd": "0.001"}
+
+
+async def test_what_is_reused_leads_to_where_it_was_made(scene: Scene) -> None:
+    first = await submit(scene, "rain")
+    await run(scene)
+    for _ in range(2):
+        again = await submit(scene, "rain")
+        await run(scene)
+        assert json.loads(row(scene, again).result)["reused"]["from"] == first.tasks[0].task_id
+
+
+async def test_a_chain_goes_on_from_what_is_reused(scene: Scene) -> None:
+    await submit(scene, "rain", None)
+    await run(scene, text="a grey day")
+    await run(scene, text="a film of it")
+    again = await submit(scene, "rain", None)
+    assert [await run(scene), await run(scene)] == [None, None]
+    assert scene.store.dags.dags[again.dag_id].status == "COMPLETED"
+    other = await submit(scene, "rain", "snow")
+    assert await run(scene) is None
+    assert await run(scene) is not None, "its prompt is another"
+    assert row(scene, other, 1).status is Status.COMPLETED
+
+
+async def test_another_version_another_tenant_or_another_prompt_runs(scene: Scene) -> None:
+    await submit(scene, "rain")
+    await run(scene)
+    await submit(scene, "rain")
+    assert await run(scene, NEWER) is not None
+    await submit(scene, "rain", tenant_id="globex")
+    assert await run(scene) is not None
+    await submit(scene, "snow")
+    assert await run(scene) is not None
+
+
+async def test_who_does_not_ask_for_it_gets_a_run_of_their_own_and_is_not_remembered(scene: Scene) -> None:
+    await submit(scene, "rain", reuse=False)
+    assert await run(scene) is not None
+    await submit(scene, "rain")
+    assert await run(scene) is not None
+    await submit(scene, "rain", reuse=False)
+    assert await run(scene) is not None
+
+
+async def test_without_the_table_of_memos_steps_run(scene: Scene) -> None:
+    await submit(scene, "rain")
+    scene.store.fail_before = {"remember"}
+    assert await run(scene) is not None
+    scene.store.fail_before = {"find_made"}
+    await submit(scene, "rain")
+    assert await run(scene) is not None
+
+
+async def test_a_step_that_cannot_run_is_left_to_its_worker(scene: Scene) -> None:
+    dag = await submit(scene, None)  # no prompt, and no parents to write it
+    grant = await run(scene)
+    assert grant is not None
+    assert grant.task_id == dag.tasks[0].task_id
+    assert not scene.store.memos
