@@ -129,7 +129,9 @@ async def test_without_the_table_of_memos_steps_run(scene: Scene) -> None:
 
 
 async def test_a_step_that_cannot_run_is_left_to_its_worker(scene: Scene) -> None:
-    dag = await submit(scene, None)  # no prompt, and no parents to write it
+    dag = await submit(scene, "rain")
+    broken = scene.store.rows[dag.tasks[0].task_id]
+    broken.task = broken.task._replace(payload='{"prompt": "rain", "maxWords": -1}')
     grant = await run(scene)
     assert grant is not None
     assert grant.task_id == dag.tasks[0].task_id
