@@ -52,12 +52,17 @@ class _Request(_Wire):
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", strict=True)
 
 
-EventKind = Literal[
+TaskEventKind = Literal[
     "pending", "queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired"
 ]
+DagEventKind = Literal["dagStep", "dagCompleted", "dagFailed", "dagCancelled"]
+EventKind = Literal[  # both; as a union of them a wrong one would be refused in the words of each
+    "pending", "queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired",
+    "dagStep", "dagCompleted", "dagFailed", "dagCancelled",
+]  # fmt: skip
 EventKinds = Annotated[
     list[EventKind],
-    Field(min_length=1, max_length=9, description="What it wants to hear of."),
+    Field(min_length=1, max_length=13, description="What it wants to hear of."),
 ]
 ENDS: list[EventKind] = ["completed", "failed", "cancelled", "expired"]
 WebhookUrl = Annotated[
@@ -71,16 +76,29 @@ WebhookUrl = Annotated[
 ]
 
 
-class TaskWebhook(_Request):
-    """Where this task is told of, beside the tenant's webhooks."""
-
+class _OwnWebhook(_Request):
     url: WebhookUrl
-    kinds: EventKinds = ENDS
     secret: str = Field(
         pattern=SECRET_FORM,
         description="What its messages are signed with: `whsec_` and the base64 of 24 to 64 random bytes. "
-        "It may be the same for all tasks, and is shown nowhere.",
+        "It may be the same for all that a receiver is told of, and is shown nowhere.",
     )
+
+
+class TaskWebhook(_OwnWebhook):
+    """Where this task is told of, beside the tenant's webhooks."""
+
+    kinds: Annotated[list[TaskEventKind], Field(min_length=1, max_length=9)] = [
+        "completed", "failed", "cancelled", "expired",
+    ]  # fmt: skip
+
+
+class DagWebhook(_OwnWebhook):
+    """Where this dag is told of, beside the tenant's webhooks."""
+
+    kinds: Annotated[list[DagEventKind], Field(min_length=1, max_length=4)] = [
+        "dagCompleted", "dagFailed", "dagCancelled",
+    ]  # fmt: skip
 
 
 class TaskRequest(_Request):
@@ -145,6 +163,7 @@ class DagRequest(_Request):
         default=None, gt=0, le=30 * 86_400, description="No step starts later than so many seconds from now."
     )
     metadata: dict[str, Any] | None = Field(default=None, description="Kept and shown; up to 16 KiB.")
+    webhook: DagWebhook | None = None
     steps: list[DagStep] = Field(min_length=1, max_length=MAX_STEPS)
 
 
@@ -642,14 +661,15 @@ class DeliveryAttempt(_Wire):
 
 
 class DeliveryAnswer(_Wire):
-    """One event on its way to one webhook; `deliveryId` is the header `webhook-id`. `taskId` null: a ping.
+    """One event on its way to one webhook; `deliveryId` is the header `webhook-id`.
 
-    `webhookId` null: the webhook is the task's own.
+    It is about a task, a dag or, as a ping, about neither. `webhookId` null: the webhook is the task's or dag's own.
     """
 
     delivery_id: str
     webhook_id: str | None
     task_id: str | None
+    dag_id: str | None
     seq: int
     kind: str
     state: Literal["WAITING", "DELIVERED", "GIVEN_UP"]

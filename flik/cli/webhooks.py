@@ -15,6 +15,7 @@ COLUMNS = ("WEBHOOK", "TENANT", "STATUS", "URL", "KINDS", "FAILING SINCE", "REAS
 DELIVERY_COLUMNS = ("DELIVERY", "STATE", "KIND", "TASK", "SEQ", "ATTEMPTS", "NEXT", "LAST ANSWER", "CREATED")
 KINDS = (
     "pending", "queued", "processing", "artifact", "retryScheduled", "completed", "failed", "cancelled", "expired",
+    "dagStep", "dagCompleted", "dagFailed", "dagCancelled",
 )  # fmt: skip
 
 

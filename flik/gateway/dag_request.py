@@ -14,7 +14,7 @@ from flik.domain.dag.plan import MAX_NAMED, Plan, PlannedStep, StepSpec, plan
 from flik.domain.identity import Caller
 from flik.domain.task import NewTask
 from flik.errors import FieldError, InvalidRequest
-from flik.gateway import filters
+from flik.gateway import filters, own_webhooks
 from flik.gateway.body import read_model
 from flik.gateway.identity import named_tenant
 from flik.gateway.parts import Parts
@@ -50,6 +50,7 @@ def read_dag(document: Any, caller: Caller, origin: Origin, parts: Parts) -> New
     if metadata is not None and len(metadata.encode()) > MAX_METADATA_BYTES:
         raise InvalidRequest((FieldError("/metadata", f"is larger than {MAX_METADATA_BYTES:,} bytes"),))
     planned = _plan_of(wanted.steps)
+    hook = None if wanted.webhook is None else own_webhooks.read(wanted.webhook, tenant_id, parts.webhook_targets, "")
 
     dag_id = uuid7()
     now = dag_id.timestamp / 1000
@@ -57,7 +58,7 @@ def read_dag(document: Any, caller: Caller, origin: Origin, parts: Parts) -> New
     common = _Common(str(dag_id), tenant_id, region, wanted.priority, now, deadline_at, origin)
     return NewDag(
         common.dag_id, tenant_id, wanted.priority, region, now, deadline_at, metadata, origin.request_id,
-        origin.trace_id, tuple(_step_of(step, common) for step in planned.steps),
+        origin.trace_id, tuple(_step_of(step, common) for step in planned.steps), hook,
     )  # fmt: skip
 
 

@@ -19,7 +19,19 @@ from flik.domain.dag.progress import DagStatus
 from flik.domain.identity import Caller, Scope, Tenant
 from flik.domain.task import NewTask, Status
 from flik.errors import DagNotFound, DagStateConflict
-from flik.gateway import answers, cursor, dag_answers, door, filters, headers, idempotency, pages, paths, problems
+from flik.gateway import (
+    answers,
+    cursor,
+    dag_answers,
+    door,
+    filters,
+    headers,
+    idempotency,
+    own_webhooks,
+    pages,
+    paths,
+    problems,
+)
 from flik.gateway.body import read_json
 from flik.gateway.dag_request import read_dag
 from flik.gateway.identity import authenticate, tenant_of
@@ -57,6 +69,8 @@ async def submit_dag(request: Request) -> Response:
     replay = await idempotency.replay_of(request, asked)
     if replay is not None:
         return replay
+    for nowhere in (await own_webhooks.refusals(request, {"": dag})).values():
+        raise nowhere
     await _let_in(request, tenant, dag.tasks)
     started = dag_answers.started(dag, base_url(request))
     answer = json_response(started, 202, {"Location": started["statusUrl"], **answers.LOOK_AGAIN})

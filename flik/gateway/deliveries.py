@@ -1,4 +1,4 @@
-"""Routes of deliveries: what a webhook, or a task's own one, was sent, what came of it, and sending it again."""
+"""Routes of deliveries: what a webhook, a tenant's or a task's or dag's own, was sent, and sending it again."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from flik import errors, schemas
+from flik.domain.dag.log import WEBHOOK_KINDS
 from flik.domain.identity import Caller, Scope
 from flik.domain.webhook.record import Delivery, Webhook
 from flik.errors import DeliveryNotFound, FieldError, InvalidRequest, WebhookInactive, WebhookNotFound
 from flik.gateway import cursor, filters, pages, paths, problems
 from flik.gateway.answers import iso
+from flik.gateway.dags import find_dag
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import parts_of
 from flik.gateway.paths import Uuid
@@ -79,14 +81,7 @@ async def list_task_deliveries(request: Request, task_id: Uuid) -> Response:
     """List what a task's own webhook was sent and is to be sent, newest first; what ended is kept for a week."""
     caller = await authenticate(request, Scope.READ)
     task = await find_task(request, caller, read_task_id(task_id))
-    wanted = filters.read_filter(request.query_params, ())
-    find = parts_of(request).webhooks.own_deliveries
-    return await pages.answer(
-        lambda limit: find(task.task_id, before_id=wanted.before_id, limit=limit),
-        wanted.limit,
-        answer_of,
-        lambda delivery: cursor.encode(delivery.delivery_id),
-    )
+    return await _own(request, task.task_id)
 
 
 @router.post(
@@ -99,8 +94,50 @@ async def redeliver_task_event(request: Request, task_id: Uuid, delivery_id: Uui
     """Send a delivery of a task's own webhook again, now, as `/webhooks/{id}/deliveries/{id}/redeliver` does."""
     caller = await authenticate(request, Scope.SUBMIT)
     task = await find_task(request, caller, read_task_id(task_id))
+    return await _redeliver_own(request, task.task_id, delivery_id)
+
+
+@router.get(
+    "/dags/{dag_id}/deliveries",
+    response_model=schemas.DeliveryPage,
+    responses=problems.responses(401, 403, errors.DagNotFound, 422, 503),
+    openapi_extra=filters.query_parameters(()),
+)
+async def list_dag_deliveries(request: Request, dag_id: Uuid) -> Response:
+    """List what a dag's own webhook was sent and is to be sent, newest first; what ended is kept for a week."""
+    caller = await authenticate(request, Scope.READ)
+    dag = await find_dag(request, caller, dag_id)
+    return await _own(request, dag.dag_id)
+
+
+@router.post(
+    "/dags/{dag_id}/deliveries/{delivery_id}/redeliver",
+    status_code=202,
+    response_model=schemas.DeliveryAnswer,
+    responses=problems.responses(401, 403, errors.DagNotFound, errors.DeliveryNotFound, 422, 503),
+)
+async def redeliver_dag_event(request: Request, dag_id: Uuid, delivery_id: Uuid) -> Response:
+    """Send a delivery of a dag's own webhook again, now, as `/webhooks/{id}/deliveries/{id}/redeliver` does."""
+    caller = await authenticate(request, Scope.SUBMIT)
+    dag = await find_dag(request, caller, dag_id)
+    return await _redeliver_own(request, dag.dag_id, delivery_id)
+
+
+async def _own(request: Request, owner: str) -> Response:
+    """Answer a page of the deliveries of a task's or a dag's own webhook."""
+    wanted = filters.read_filter(request.query_params, ())
+    find = parts_of(request).webhooks.own_deliveries
+    return await pages.answer(
+        lambda limit: find(owner, before_id=wanted.before_id, limit=limit),
+        wanted.limit,
+        answer_of,
+        lambda delivery: cursor.encode(delivery.delivery_id),
+    )
+
+
+async def _redeliver_own(request: Request, owner: str, delivery_id: str) -> Response:
     wanted = _id(delivery_id, "deliveryId", "delivery")
-    again = await parts_of(request).webhooks.redeliver_own(task.task_id, wanted, time.time())
+    again = await parts_of(request).webhooks.redeliver_own(owner, wanted, time.time())
     if again is None:
         raise DeliveryNotFound(wanted)
     parts_of(request).wake_courier()
@@ -123,11 +160,13 @@ async def find_webhook(request: Request, caller: Caller, raw_id: str) -> Webhook
 
 def answer_of(delivery: Delivery) -> dict[str, Any]:
     """Return what is shown of a delivery."""
+    is_of_dag = delivery.kind in WEBHOOK_KINDS.values()
     times = {"nextAt": delivery.next_at, "createdAt": delivery.created_at, "endedAt": delivery.ended_at}
     return {
         "deliveryId": delivery.delivery_id,
         "webhookId": delivery.webhook_id,
-        "taskId": delivery.task_id,
+        "taskId": None if is_of_dag else delivery.task_id,
+        "dagId": delivery.task_id if is_of_dag else None,
         "seq": delivery.seq,
         "kind": delivery.kind,
         "state": delivery.state.value,

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from starlette.requests import Request
 
 from flik import schemas
+from flik.domain.dag.graph import NewDag
 from flik.domain.task import NewTask
 from flik.domain.webhook.own import OwnWebhook, receiver_id
 from flik.domain.webhook.target import Allowed, Refused, read_url
@@ -20,8 +21,10 @@ from flik.gateway.parts import parts_of
 from flik.outbound.sender import refusal_of
 
 
-def read(wanted: schemas.TaskWebhook, tenant_id: str, allowed: Allowed, pointer: str) -> OwnWebhook:
-    """Return the webhook that a task of this tenant asks for; `pointer` is where the task stands in the body.
+def read(
+    wanted: schemas.TaskWebhook | schemas.DagWebhook, tenant_id: str, allowed: Allowed, pointer: str
+) -> OwnWebhook:
+    """Return the webhook that a task or dag of this tenant asks for; `pointer` is where that stands in the body.
 
     Raises:
         InvalidRequest: a webhook may not have this URL.
@@ -33,8 +36,8 @@ def read(wanted: schemas.TaskWebhook, tenant_id: str, allowed: Allowed, pointer:
     return OwnWebhook(receiver_id(tenant_id, target.origin), target.url, kinds, wanted.secret)
 
 
-async def refusals(request: Request, tasks: Mapping[str, NewTask]) -> dict[str, InvalidRequest]:
-    """Return why for those of the tasks, by their pointers, to whose webhooks nothing would be sent."""
+async def refusals(request: Request, tasks: Mapping[str, NewTask | NewDag]) -> dict[str, InvalidRequest]:
+    """Return why for those of the tasks or dags, by their pointers, to whose webhooks nothing would be sent."""
     hooks = {pointer: task.webhook for pointer, task in tasks.items() if task.webhook is not None}
     urls = {hook.receiver_id: hook.url for hook in hooks.values()}  # one question for all that lead to one host
     allowed = parts_of(request).webhook_targets

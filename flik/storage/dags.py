@@ -15,8 +15,10 @@ from uuid_utils import uuid7
 
 from flik.domain.dag import progress
 from flik.domain.dag.graph import DagFilter, DagView, NewDag, StepView
+from flik.domain.dag.log import WEBHOOK_KINDS
 from flik.domain.dag.memo import Made
 from flik.domain.dag.progress import DagEnd, DagStatus, StepState
+from flik.domain.event import Kind
 from flik.domain.task import TERMINAL, Requeued, Status, StoredArtifact, Ticket
 from flik.storage import queries, tasks
 from flik.storage.database import Database, Statement
@@ -25,7 +27,7 @@ from flik.storage.tasks import first_id_at, own_webhooks_of, rows_of, storing, v
 _SQL = queries.load("dags")
 _TASKS = queries.load("tasks")
 COLUMNS, COUNTS = _SQL["columns"], _SQL["counts"]
-INSERTS = {name: _SQL[name] for name in ("insert_dags", "insert_steps")}
+INSERTS = {name: _SQL[name] for name in ("insert_dags", "insert_dag_webhooks", "insert_steps")}
 _STORE = _SQL["store_dags"].format(storing=storing("winners, json_to_recordset(winners.tasks)"), **INSERTS)
 _RESUME = _SQL["resume_dag"].format(tell_submitted=_TASKS["tell_submitted"])
 _GET = _SQL["get_dag"].format(columns=COLUMNS)
@@ -99,7 +101,7 @@ class DagStore:
             "tasks": orjson.dumps(rows_of(steps)).decode(),
             "dags": orjson.dumps([row_of(dag) for dag in dags]).decode(),
             "steps": orjson.dumps([row for dag in dags for row in step_rows_of(dag)]).decode(),
-            "own_webhooks": own_webhooks_of(steps),
+            "own_webhooks": own_webhooks_of([], dags),
             "max_attempts": self._max_attempts,
         }
         await self._database.repeatable(_STORE, parameters)
@@ -165,6 +167,7 @@ async def advance(run: Statement, dags: Sequence[LockedDag], now: float, *, canc
     moves: list[dict[str, Any]] = []
     noted: list[dict[str, Any]] = []
     moved: list[DagMoved] = []
+    told: list[dict[str, Any]] = []
     for dag in running:
         steps = steps_of[dag.dag_id]
         found = progress.advance([step.state for step in steps], cancelled=cancelled)
@@ -175,8 +178,10 @@ async def advance(run: Statement, dags: Sequence[LockedDag], now: float, *, canc
             if step.ended_seq is None and (step.state.status in TERMINAL or place in found.stopped):
                 seq += 1
                 noted.append({"task_id": step.task_id, "ended_seq": seq})
+                told.append(_step_told(dag.dag_id, seq, step, found.stopped.get(place)))
         if found.end is not None:
             seq += 1
+            told.append(_end_told(dag.dag_id, seq, found.end))
         if seq > dag.seq:
             moved.append(DagMoved(dag.dag_id, dag.tenant_id, seq, found.end))
     if not moves and not moved:
@@ -185,6 +190,7 @@ async def advance(run: Statement, dags: Sequence[LockedDag], now: float, *, canc
         "moves": orjson.dumps(moves).decode(),
         "steps": orjson.dumps(noted).decode(),
         "dags": orjson.dumps([_dag_row(each) for each in moved]).decode(),
+        "told": orjson.dumps(told).decode(),
         "now": now,
     }
     released: list[Requeued] = []
@@ -286,12 +292,34 @@ def _dag_row(moved: DagMoved) -> dict[str, Any]:
     return row
 
 
+def _step_told(dag_id: str, seq: int, step: _Step, stop: progress.Stop | None) -> dict[str, Any]:
+    """Return what webhooks are to hear of the end of a step."""
+    status, code, message = step.state.status, step.state.error_code, step.state.error_message
+    if stop is not None:
+        status, (code, message) = Status.CANCELLED, stop
+    told: dict[str, Any] = {"stepId": step.state.step_id, "taskId": step.task_id, "status": status}
+    if code is not None and status != Status.COMPLETED:
+        told["error"] = {"code": code, "message": message}
+    data = {"status": DagStatus.RUNNING, "step": told}
+    return {"dag_id": dag_id, "seq": seq, "kind": WEBHOOK_KINDS[Kind.STEP], "data": data}
+
+
+def _end_told(dag_id: str, seq: int, end: DagEnd) -> dict[str, Any]:
+    """Return what webhooks are to hear of the end of a dag."""
+    data: dict[str, Any] = {"status": end.status}
+    if end.error_code is not None:
+        data["error"] = {"code": end.error_code, "message": end.error_message, "stepId": end.step_id}
+    return {"dag_id": dag_id, "seq": seq, "kind": WEBHOOK_KINDS[Kind(end.status.lower())], "data": data}
+
+
 # ---- as `insert_dags` and `insert_steps` read them, for orjson
 
 
 def row_of(dag: NewDag) -> dict[str, Any]:
     """Return the row of a dag."""
-    row = {name: value for name, value in dag._asdict().items() if name != "steps"}
+    row = {name: value for name, value in dag._asdict().items() if name not in ("steps", "webhook")}
+    if dag.webhook is not None:
+        row["hook_kinds"] = dag.webhook.kinds
     if dag.metadata is not None:
         row["metadata"] = orjson.Fragment(dag.metadata)
     return row

@@ -38,7 +38,10 @@ class AnswerStore:
         records = [self._record_of(submission) for submission in submissions]
         parameters = {
             "records": orjson.dumps(records).decode(),
-            "own_webhooks": own_webhooks_of(task for each in submissions for task in each.tasks),
+            "own_webhooks": own_webhooks_of(
+                (task for each in submissions for task in each.tasks),
+                (each.dag for each in submissions if each.dag is not None),
+            ),
             "max_attempts": self._max_attempts,
             "ttl_s": self._ttl_s,
         }

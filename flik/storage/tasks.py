@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from uuid_utils import UUID
 
+from flik.domain.dag.graph import NewDag
 from flik.domain.task import DeadLetter, NewTask, Status, StoredArtifact, TaskFilter, TaskView
 from flik.storage import queries
 from flik.storage.database import Database
@@ -113,12 +114,13 @@ def _row_of(task: NewTask) -> dict[str, Any]:
     return row
 
 
-def own_webhooks_of(tasks: Iterable[NewTask]) -> str:
-    """Return the webhooks that tasks bring with them, as `store_own_webhooks` reads them."""
+def own_webhooks_of(tasks: Iterable[NewTask], dags: Iterable[NewDag] = ()) -> str:
+    """Return the webhooks that tasks and dags bring with them, as `store_own_webhooks` reads them."""
+    owners = [(task.task_id, task.webhook) for task in tasks] + [(dag.dag_id, dag.webhook) for dag in dags]
     rows = [
-        {"task_id": task.task_id, "receiver_id": hook.receiver_id, "url": hook.url, "secret": hook.secret}
-        for task in tasks
-        if (hook := task.webhook) is not None
+        {"task_id": owner, "receiver_id": hook.receiver_id, "url": hook.url, "secret": hook.secret}
+        for owner, hook in owners
+        if hook is not None
     ]
     return orjson.dumps(rows).decode()
 

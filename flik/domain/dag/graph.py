@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flik.domain.task import NewTask, TaskView
+from flik.domain.webhook.own import OwnWebhook
 
 
 class NewStep(NamedTuple):
@@ -33,6 +34,7 @@ class NewDag(NamedTuple):
     request_id: str | None
     trace_id: str | None
     steps: tuple[NewStep, ...]
+    webhook: OwnWebhook | None = None
 
     @property
     def tasks(self) -> tuple[NewTask, ...]:

@@ -26,6 +26,15 @@ _END_OF = {
 }
 
 
+WEBHOOK_KINDS = {
+    Kind.STEP: "dagStep",
+    Kind.COMPLETED: "dagCompleted",
+    Kind.FAILED: "dagFailed",
+    Kind.CANCELLED: "dagCancelled",
+}
+"""What webhooks call these events: theirs are among those of tasks."""
+
+
 class EndedStep(NamedTuple):
     """One task of a step that ended; `seq` is the number of the event that tells so."""
 

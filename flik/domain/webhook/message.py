@@ -15,6 +15,8 @@
     {"data":{"seq":7,"taskId":"0199a1b2-...","tenantId":"acme",...},"timestamp":"2026-02-17T14:00:00.000Z",
      "type":"task.completed"}
 
+An event of a dag has the type `dag.completed`, and `dagId` in the place of `taskId`.
+
 A body is at most 64 KiB: what is larger is sent without its details, with `"truncated": true`, and is to be read
 from the task. The body is the same, byte for byte, at every attempt.
 """
@@ -29,12 +31,18 @@ from typing import Any
 from urllib.parse import quote
 
 MAX_BODY_BYTES = 64 * 1024
+_OF_DAGS = {
+    "dagStep": "dag.step", "dagCompleted": "dag.completed", "dagFailed": "dag.failed", "dagCancelled": "dag.cancelled",
+}  # fmt: skip
 PING = "ping"  # what a test sends; goes to every webhook, whatever it asks for
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One event on its way to one webhook. `task_id` None: a ping. `at`: seconds since the epoch."""
+    """One event on its way to one webhook. `task_id` is that of the dag for kinds of dags, and None for a ping.
+
+    `at`: seconds since the epoch.
+    """
 
     delivery_id: str
     webhook_id: str
@@ -66,7 +74,9 @@ def headers_of(message: Message) -> dict[str, str]:
 
 
 def _dump(message: Message, data: Mapping[str, Any]) -> bytes:
-    named = {"taskId": message.task_id, "seq": message.seq} if message.task_id else {"webhookId": message.webhook_id}
+    named: dict[str, Any] = {"webhookId": message.webhook_id}
+    if message.task_id:
+        named = {"dagId" if message.kind in _OF_DAGS else "taskId": message.task_id, "seq": message.seq}
     document = {
         "type": _type(message),
         "timestamp": _iso(message.at),
@@ -76,7 +86,7 @@ def _dump(message: Message, data: Mapping[str, Any]) -> bytes:
 
 
 def _type(message: Message) -> str:
-    return f"task.{message.kind}" if message.task_id else message.kind
+    return _OF_DAGS.get(message.kind) or (f"task.{message.kind}" if message.task_id else message.kind)
 
 
 def _iso(at: float) -> str:

@@ -6,6 +6,8 @@
 
 ALTER TABLE tasks ADD COLUMN hook_kinds text[];  -- what its own webhook wants to hear of; NULL: it has none
 
+ALTER TABLE dags ADD COLUMN hook_kinds text[];   -- the same, of a dag: its webhook is in task_webhooks under its id
+
 -- There is no foreign key: the statement that stores a task writes its row, and it goes a month after the task's end.
 CREATE TABLE task_webhooks (
     task_id     uuid PRIMARY KEY,

@@ -4,13 +4,22 @@
 
 -- name: insert_dags
 -- Goes with `insert_tasks` of sql/tasks.sql: `winners` holds what is to be stored, `dags` and `steps` as JSON.
-INSERT INTO dags (dag_id, tenant_id, priority, region, created_at, deadline_at, metadata, request_id, trace_id)
+INSERT INTO dags (dag_id, tenant_id, priority, region, created_at, deadline_at, metadata, request_id, trace_id,
+                  hook_kinds)
 SELECT d.dag_id, d.tenant_id, d.priority, d.region, to_timestamp(d.created_at), to_timestamp(d.deadline_at),
-       d.metadata, d.request_id, d.trace_id
+       d.metadata, d.request_id, d.trace_id, d.hook_kinds
 FROM winners, json_to_recordset(winners.dags)
      AS d(dag_id uuid, tenant_id text, priority smallint, region text, created_at float8, deadline_at float8,
-          metadata jsonb, request_id text, trace_id text)
+          metadata jsonb, request_id text, trace_id text, hook_kinds text[])
 ON CONFLICT (dag_id) DO NOTHING
+RETURNING dag_id
+
+-- name: insert_dag_webhooks
+-- Those that the dags which were `dags_stored` bring with them.
+INSERT INTO task_webhooks (task_id, receiver_id, url, secret)
+SELECT o.task_id, o.receiver_id, o.url, o.secret
+FROM json_to_recordset(%(own_webhooks)s::json) AS o(task_id uuid, receiver_id uuid, url text, secret text)
+JOIN dags_stored s ON s.dag_id = o.task_id
 
 -- name: insert_steps
 INSERT INTO dag_steps (task_id, dag_id, place, step_id, parents, on_failure, start_within_s, waited, reuse)
@@ -26,6 +35,8 @@ WITH winners AS (
     SELECT %(tasks)s::json AS tasks, %(dags)s::json AS dags, %(steps)s::json AS steps
 ), {storing}, dags_stored AS (
 {insert_dags}
+), dags_hooked AS (
+{insert_dag_webhooks}
 )
 {insert_steps}
 
@@ -76,6 +87,14 @@ WITH moved AS (
     FROM json_to_recordset(%(dags)s::json)
          AS n(dag_id uuid, seq integer, status text, error_code text, error_message text, error_step text)
     WHERE d.dag_id = n.dag_id
+), told_of_dags AS (
+    INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
+    SELECT d.dag_id, e.seq, d.tenant_id, e.kind, to_timestamp(%(now)s), e.data
+    FROM json_to_recordset(%(told)s::json) AS e(dag_id uuid, seq integer, kind text, data jsonb)
+    JOIN dags d ON d.dag_id = e.dag_id
+    WHERE EXISTS (SELECT FROM webhooks w
+                  WHERE w.tenant_id = d.tenant_id AND w.place > 0 AND w.status <> 'DISABLED' AND e.kind = ANY(w.kinds))
+       OR e.kind = ANY(d.hook_kinds)
 ), told AS (
     INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
     SELECT task_id, seq, tenant_id, lower(status::text), to_timestamp(%(now)s),

@@ -24,8 +24,9 @@ WITH turn AS MATERIALIZED (
         SELECT h.webhook_id FROM webhooks h
         WHERE h.tenant_id = t.tenant_id AND h.place > 0 AND h.status <> 'DISABLED' AND t.kind = ANY(h.kinds)
         UNION ALL
-        SELECT o.receiver_id FROM task_webhooks o JOIN tasks k ON k.task_id = o.task_id
-        WHERE o.task_id = t.task_id AND t.kind = ANY(k.hook_kinds)
+        SELECT o.receiver_id
+        FROM task_webhooks o LEFT JOIN tasks k ON k.task_id = o.task_id LEFT JOIN dags g ON g.dag_id = o.task_id
+        WHERE o.task_id = t.task_id AND t.kind = ANY(coalesce(k.hook_kinds, g.hook_kinds))
     ) w
     ORDER BY t.task_id, t.seq
     ON CONFLICT (webhook_id, task_id, seq) DO NOTHING
@@ -171,10 +172,13 @@ FROM old WHERE d.delivery_id = old.delivery_id
 RETURNING d.delivery_id::text
 
 -- name: forget_own_webhooks
--- Those whose task ended long ago; of a task that is not there, too.
+-- Those whose task or dag ended long ago; of one that is not there, too.
 WITH old AS MATERIALIZED (
-    SELECT o.task_id FROM task_webhooks o LEFT JOIN tasks t ON t.task_id = o.task_id
-    WHERE o.task_id < %(before_id)s::uuid AND (t.task_id IS NULL OR t.completed_at < to_timestamp(%(before)s))
+    SELECT o.task_id
+    FROM task_webhooks o LEFT JOIN tasks t ON t.task_id = o.task_id LEFT JOIN dags g ON g.dag_id = o.task_id
+    WHERE o.task_id < %(before_id)s::uuid
+      AND (coalesce(t.task_id, g.dag_id) IS NULL
+           OR coalesce(t.completed_at, g.completed_at) < to_timestamp(%(before)s))
     ORDER BY o.task_id
     LIMIT %(limit)s
     FOR UPDATE OF o SKIP LOCKED

@@ -26,6 +26,8 @@ WITH offered AS (
     SELECT offered.tasks, offered.dags, offered.steps FROM won JOIN offered USING (submission_id)
 ), {storing}, dags_stored AS (
 {insert_dags}
+), dags_hooked AS (
+{insert_dag_webhooks}
 ), steps_stored AS (
 {insert_steps}
 )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
-from making import EPOCH, keyed, new_task, ticket_of, worker
+from making import EPOCH, keyed, new_task, task_id_at, ticket_of, worker
 
+from flik.domain.dag.graph import NewDag, NewStep
 from flik.domain.task import NewTask, Status
 from flik.domain.webhook.attempt import HOLD_FROM
+from flik.domain.webhook.message import body_of
 from flik.domain.webhook.own import OWN_KEPT_S, OwnWebhook, receiver_id
 from flik.domain.webhook.record import (
     DISABLED_AFTER_S,
@@ -23,6 +27,7 @@ from flik.domain.webhook.record import (
     WebhookStatus,
 )
 from flik.storage.audit import By
+from flik.storage.dags import DagStore
 from flik.storage.database import Database
 from flik.storage.deliveries import DeliveryStore
 from flik.storage.idempotency import AnswerStore
@@ -37,7 +42,7 @@ WAITING, DELIVERED, GIVEN_UP = DeliveryState
 BY = By("k1", "r-1")
 _TABLES = (
     "tasks, attempts, artifacts, rounds, webhooks, webhook_outbox, webhook_deliveries, task_webhooks, streams, "
-    "idempotency_keys, audit_log"
+    "idempotency_keys, audit_log, dags, dag_steps, dag_rounds"
 )
 
 
@@ -289,3 +294,85 @@ async def test_it_is_forgotten_a_month_after_the_end_and_its_receiver_when_nothi
     await world.queue.cancel(waits.task_id, EPOCH + OWN_KEPT_S + 12)  # however late it ends, it is told
     (claimed,) = await world.sent(EPOCH + OWN_KEPT_S + 12)
     assert (claimed.message.task_id, claimed.url) == (waits.task_id, "https://c.example/")
+
+
+# ---- dags
+
+
+async def submit_dag(world: World, kinds: tuple[str, ...] | None = ("dagStep", "dagFailed"), **key: Any) -> NewDag:
+    """A chain of two steps, with a webhook of its own if it is to have one."""
+    dag_id = task_id_at(EPOCH)
+    hook = (
+        None
+        if kinds is None
+        else OwnWebhook(receiver_id("acme", "https://a.example"), "https://a.example/d", kinds, SECRET)
+    )
+    steps = tuple(
+        NewStep(name, new_task(dag_id=dag_id, waits=bool(of)), of, "fail") for name, of in (("a", ()), ("b", (0,)))
+    )
+    dag = NewDag(dag_id, "acme", 1, "us-east", EPOCH, None, None, None, None, steps, hook)
+    if key:
+        mine = keyed(*dag.tasks, **key)
+        assert await world.answers.insert([replace(mine, dag=dag)]) == {mine.submission_id}
+    else:
+        await DagStore(world.database, max_attempts=4).insert([dag])
+    return dag
+
+
+async def fail_first(world: World, dag: NewDag) -> None:
+    row = await world.grant(dag.tasks[0])
+    end = Settlement(row.task_id, row.lease_token, Status.FAILED, "FAILED", error_code="x", error_message="y")
+    assert await world.queue.settle_steps([end], EPOCH + 2, {dag.dag_id})
+
+
+async def test_a_dags_own_webhook_is_told_of_its_steps_and_its_end(world: World) -> None:
+    dag = await submit_dag(world)
+    await fail_first(world, dag)
+    told = []
+    for n in range(3):
+        (claimed,) = await world.sent(EPOCH + 10 + n)
+        assert (claimed.url, claimed.secrets) == ("https://a.example/d", (SECRET,))
+        document = json.loads(body_of(claimed.message))
+        assert document["data"]["dagId"] == dag.dag_id
+        told.append((document["type"], document["data"]["seq"], document["data"]))
+        await world.end(claimed, EPOCH + 10 + n)
+    assert [(kind, seq) for kind, seq, _ in told] == [("dag.step", 2), ("dag.step", 3), ("dag.failed", 4)]
+    assert told[0][2]["step"] == {
+        "stepId": "a", "taskId": dag.tasks[0].task_id, "status": "FAILED", "error": {"code": "x", "message": "y"},
+    }  # fmt: skip
+    assert (told[1][2]["step"]["status"], told[1][2]["step"]["error"]["code"]) == ("CANCELLED", "parent_failed")
+    assert told[2][2]["error"] == {"code": "step_failed", "message": "step a is FAILED (x)", "stepId": "a"}
+    deliveries = await world.webhooks.own_deliveries(dag.dag_id, before_id=None, limit=10)
+    assert sorted((each.seq, each.kind) for each in deliveries) == [(2, "dagStep"), (3, "dagStep"), (4, "dagFailed")]
+
+
+async def test_a_webhook_of_the_tenant_hears_of_dags_if_it_asks_for_it(world: World) -> None:
+    await tenants(world, ("dagFailed", "failed"))
+    dag = await submit_dag(world, None)
+    await fail_first(world, dag)
+    claims = await world.sent(EPOCH + 10)
+    assert sorted((each.message.task_id, each.message.kind) for each in claims) == sorted(  # type: ignore[type-var]
+        [(dag.dag_id, "dagFailed"), (dag.tasks[0].task_id, "failed")]
+    )
+
+
+async def test_a_dag_nobody_asks_about_is_told_to_nobody(world: World) -> None:
+    await tenants(world, ("completed",))
+    await fail_first(world, await submit_dag(world, None))
+    assert await world.outbox() == []
+
+
+async def test_under_a_key_a_dag_brings_its_webhook_too(world: World) -> None:
+    dag = await submit_dag(world, key="k1")
+    await fail_first(world, dag)
+    assert len(await world.outbox()) == 3
+    assert await world.count("task_webhooks") == 1
+
+
+async def test_a_dags_own_webhook_is_kept_for_a_month_after_its_end(world: World) -> None:
+    await submit_dag(world)  # runs for ever
+    await fail_first(world, await submit_dag(world))
+    await world.sent(EPOCH + 10)
+    assert await world.count("task_webhooks") == 2
+    await world.store.sweep(EPOCH + OWN_KEPT_S + 100)
+    assert await world.count("task_webhooks") == 1

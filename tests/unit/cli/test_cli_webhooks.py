@@ -9,7 +9,7 @@ from fakes_gateway import FakeGateway, problem, task_id
 from invoking import Run, documents
 from starlette.responses import JSONResponse
 
-from flik.cli.webhooks import KINDS
+from flik.domain.dag.log import WEBHOOK_KINDS
 from flik.domain.event import DURABLE
 
 HOOK, DELIVERY = task_id(1), task_id(2)
@@ -28,7 +28,7 @@ SENT: dict[str, Any] = {
 
 
 def test_kinds_are_those_of_events() -> None:
-    assert set(KINDS) == DURABLE
+    assert set(webhooks.KINDS) == DURABLE | set(WEBHOOK_KINDS.values())
 
 
 def test_secret_is_all_that_is_printed_on_a_pipe(run: Run, gateway: FakeGateway) -> None:

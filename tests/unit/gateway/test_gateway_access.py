@@ -35,9 +35,9 @@ from flik.errors import Unavailable
 
 ACME, OTHER = "acme", "zebra"
 FAILED, WAITING, DONE = task_id(1), task_id(2), task_id(3)
-RUNNING_DAG, FAILED_DAG = "0199a1b2-0000-7000-8000-00000000dddd", "0199a1b2-0000-7000-8000-00000000eeee"
+RUNNING_DAG, FAILED_DAG = "0199a1b2-0000-7000-8000-0000000000d1", "0199a1b2-0000-7000-8000-0000000000d2"
 HOOK, SENT = "0199a1b2-0000-7000-8000-00000000bbbb", "0199a1b2-0000-7000-8000-00000000cccc"
-OWN_SENT = "0199a1b2-0000-7000-8000-00000000dddd"
+OWN_SENT, DAG_SENT = "0199a1b2-0000-7000-8000-00000000dddd", "0199a1b2-0000-7000-8000-0000000000d3"
 KEY_ID = "0199a1b2-0000-7000-8000-00000000aaaa"
 
 
@@ -112,6 +112,10 @@ ROWS = {
     "GET /api/v1/tasks/{task_id}/deliveries": Row(READ, f"/api/v1/tasks/{DONE}/deliveries", 200, **GONE),
     "POST /api/v1/tasks/{task_id}/deliveries/{delivery_id}/redeliver": Row(
         SUBMIT, f"/api/v1/tasks/{DONE}/deliveries/{OWN_SENT}/redeliver", 202, **GONE
+    ),
+    "GET /api/v1/dags/{dag_id}/deliveries": Row(READ, f"/api/v1/dags/{RUNNING_DAG}/deliveries", 200, **NO_DAG),
+    "POST /api/v1/dags/{dag_id}/deliveries/{delivery_id}/redeliver": Row(
+        SUBMIT, f"/api/v1/dags/{RUNNING_DAG}/deliveries/{DAG_SENT}/redeliver", 202, **NO_DAG
     ),
     "POST /api/v1/keys": Row(ADMIN, "/api/v1/keys", 201, {"tenantId": ACME}),
     "GET /api/v1/keys": Row(ADMIN, "/api/v1/keys", 200),
@@ -209,6 +213,7 @@ async def fakes() -> AsyncIterator[Fakes]:
     )
     fakes.webhooks.sent[SENT] = waiting(HOOK, delivery_id=SENT, now=now)
     fakes.webhooks.sent[OWN_SENT] = waiting(None, delivery_id=OWN_SENT, task_id=DONE, now=now)
+    fakes.webhooks.sent[DAG_SENT] = waiting(None, delivery_id=DAG_SENT, task_id=RUNNING_DAG, now=now)
     completed = {"status": "COMPLETED", "completed_at": now, "result": {"text": "rain"}}
     for row in (
         view(task_id=FAILED, status="FAILED", error_code="boom", completed_at=now),

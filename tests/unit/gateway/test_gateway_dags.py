@@ -168,6 +168,23 @@ async def test_a_dag_pays_for_all_its_steps_or_is_refused(client: httpx.AsyncCli
     assert len(fakes.store.dags.dags) == 1
 
 
+async def test_a_dag_brings_a_webhook_of_its_own(client: httpx.AsyncClient, fakes: Fakes) -> None:
+    hook = {"url": "https://8.8.8.8/hook", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+    started = await submit(client, webhook=hook)
+    kept = fakes.store.dags.dags[started["dagId"]].dag.webhook
+    assert kept is not None
+    assert (kept.url, kept.kinds) == ("https://8.8.8.8/hook", ("dagCompleted", "dagFailed", "dagCancelled"))
+    assert (await client.get(f"/api/v1/dags/{started['dagId']}/deliveries")).json()["items"] == []
+    for wrong, pointer in (
+        ({**hook, "url": "https://127.0.0.1/"}, "/webhook/url"),
+        ({**hook, "kinds": ["completed"]}, "/webhook/kinds/0"),
+        ({"url": hook["url"]}, "/webhook/secret"),
+        ({**hook, "url": "https://hooks.example.invalid.example/"}, "/webhook/url"),
+    ):
+        answer = await client.post("/api/v1/dags", json={**CHAIN, "webhook": wrong})
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
+
+
 # ---- read
 
 

@@ -228,6 +228,8 @@ async def test_description_names_every_route_and_its_problems(client: httpx.Asyn
         "GET /api/v1/dags": {"422"},
         f"GET {dag}": {"404", "422"},
         f"GET {dag}/events": {"404", "422", "429"},
+        f"GET {dag}/deliveries": {"404", "422"},
+        f"POST {dag}/deliveries/{{delivery_id}}/redeliver": {"404", "422"},
         f"DELETE {dag}": {"404", "409", "422"},
         f"POST {dag}/cancel": {"404", "409", "422"},
         f"POST {dag}/resume": {"404", "409", "422", "429"},

@@ -13,6 +13,7 @@ from memory_webhooks import waiting
 from uuid_utils import uuid7
 
 from flik import schemas
+from flik.domain.dag.log import WEBHOOK_KINDS
 from flik.domain.event import DURABLE
 from flik.domain.webhook.record import GONE, MAX_WEBHOOKS, DeliveryState, WebhookStatus
 from flik.domain.webhook.signature import key_of
@@ -56,7 +57,9 @@ async def test_new_webhook_wants_the_ends_of_tasks_and_shows_its_secret_once(
 
 
 def test_kinds_on_the_wire_are_those_of_events() -> None:
-    assert set(schemas.EventKind.__args__) == DURABLE  # type: ignore[attr-defined]
+    of_tasks, of_dags = set(schemas.TaskEventKind.__args__), set(schemas.DagEventKind.__args__)  # type: ignore[attr-defined]
+    assert (of_tasks, of_dags) == (DURABLE, set(WEBHOOK_KINDS.values()))
+    assert set(schemas.EventKind.__args__) == of_tasks | of_dags  # type: ignore[attr-defined]
 
 
 async def test_two_webhooks_have_two_secrets(client: httpx.AsyncClient) -> None:
