@@ -28,7 +28,7 @@ SENT: dict[str, Any] = {
 
 
 def test_kinds_are_those_of_events() -> None:
-    assert set(webhooks.KINDS) == DURABLE | set(WEBHOOK_KINDS.values())
+    assert set(KINDS) == DURABLE | set(WEBHOOK_KINDS.values())
 
 
 def test_secret_is_all_that_is_printed_on_a_pipe(run: Run, gateway: FakeGateway) -> None:
