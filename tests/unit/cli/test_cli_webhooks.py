@@ -9,6 +9,7 @@ from fakes_gateway import FakeGateway, problem, task_id
 from invoking import Run, documents
 from starlette.responses import JSONResponse
 
+from flik.cli.webhooks import KINDS
 from flik.domain.dag.log import WEBHOOK_KINDS
 from flik.domain.event import DURABLE
 
