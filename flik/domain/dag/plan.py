@@ -18,13 +18,13 @@ from heapq import heapify, heappop, heappush
 from itertools import islice, pairwise
 from typing import Any, Literal, NamedTuple
 
+from flik.domain.dag.references import FROM
 from flik.errors import FieldError, InvalidRequest
 
 MAX_STEPS = 100
 MAX_DEPTH = 50
 MAX_NAMED = 100  # broken rules that one refusal names
 STEP_ID = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-FROM = "$from"
 
 OnFailure = Literal["fail", "skip"]
 
@@ -96,7 +96,7 @@ def default_id(place: int) -> str:
 
 
 def references_in(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the references in a payload in order: where each stands, and what it says in `$from`."""
+    """Yield the references in a payload in order, malformed ones too: where each stands, and what it says in `$from`."""
     if isinstance(value, Mapping):
         if FROM in value:
             yield pointer, value[FROM]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import gateway_parts
 import httpx
 import pytest
 from gateway_parts import Fakes
@@ -16,7 +14,6 @@ from flik import schemas
 from flik.domain.event import OF_DAGS, Event, Kind, Notice
 from flik.domain.task import Status
 
-KEY = {"Authorization": "Bearer x"}
 CHAIN: dict[str, Any] = {
     "tenantId": "acme",
     "priority": 0,
@@ -28,20 +25,6 @@ CHAIN: dict[str, Any] = {
     ],
 }
 TEXT = {"taskType": "TEXT", "payload": {"prompt": "rain"}}
-
-
-@pytest.fixture
-async def fakes() -> AsyncIterator[Fakes]:
-    fakes = gateway_parts.build()
-    async with fakes.app.router.lifespan_context(fakes.app):
-        yield fakes
-
-
-@pytest.fixture
-async def client(fakes: Fakes) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(fakes.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://flik", headers=KEY) as client:
-        yield client
 
 
 async def submit(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
@@ -65,7 +48,7 @@ async def test_a_list_of_steps_is_a_chain(client: httpx.AsyncClient, fakes: Fake
     answer = await client.post("/api/v1/dags", json=CHAIN)
     started = answer.json()
     assert answer.status_code == 202
-    assert answer.headers["location"] == started["statusUrl"] == f"http://flik/api/v1/dags/{started['dagId']}"
+    assert answer.headers["location"] == started["statusUrl"] == f"http://flik.test/api/v1/dags/{started['dagId']}"
     assert answer.headers["retry-after"] == "1"
     schemas.DagStarted.model_validate(started)
     assert started["status"] == "RUNNING"
