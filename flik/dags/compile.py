@@ -12,7 +12,8 @@ from typing import Any
 from ray.dag import DAGNode, FunctionNode, InputAttributeNode, InputNode, MultiOutputNode
 
 from flik.dags.compose import MARK, step
-from flik.domain.dag.plan import FROM, MAX_STEPS, PlannedStep, StepSpec, default_id, plan, references_in
+from flik.domain.dag.plan import MAX_STEPS, PlannedStep, StepSpec, default_id, plan, references_in
+from flik.domain.dag.references import FROM
 
 
 def steps_of(graph: DAGNode, *inputs: Any, **named: Any) -> tuple[StepSpec, ...]:

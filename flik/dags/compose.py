@@ -11,7 +11,8 @@ from typing import Any, get_args
 
 import ray
 
-from flik.domain.dag.plan import FROM, STEP_ID, OnFailure, StepSpec
+from flik.domain.dag.plan import STEP_ID, OnFailure, StepSpec
+from flik.domain.dag.references import FROM
 
 MARK = "flik_step"  # the attribute of a function that makes it a step; its value describes it
 

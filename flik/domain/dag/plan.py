@@ -96,7 +96,7 @@ def default_id(place: int) -> str:
 
 
 def references_in(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the references in a payload in order, malformed ones too: where each stands, and what it says in `$from`."""
+    """Yield the references in a payload in order, malformed ones too: where each stands, and what its `$from` is."""
     if isinstance(value, Mapping):
         if FROM in value:
             yield pointer, value[FROM]
