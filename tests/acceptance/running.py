@@ -195,8 +195,8 @@ class RunningFlik:
         return key
 
     def _make_tenants(self, request: httpx.Request) -> None:
-        """Before tasks are submitted: make the tenants that the body names and nobody made yet."""
-        if request.method != "POST" or "/tasks" not in request.url.path:
+        """Before tasks or dags are submitted: make the tenants that the body names and nobody made yet."""
+        if request.method != "POST" or not any(path in request.url.path for path in ("/tasks", "/dags")):
             return
         try:
             named = set(_TENANT.findall(request.content.decode(errors="replace")))
@@ -249,6 +249,33 @@ class RunningFlik:
             return found if found["status"] in states else None
 
         found = eventually(look, within_s=within_s, what=f"{task_id} in {states}")
+        assert found is not None
+        return found
+
+    # ---- its dags
+
+    def submit_dag(self, steps: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+        """Submit a dag; return the answer."""
+        answer = self._post_patiently("/api/v1/dags", {"tenantId": "tests", "steps": steps, **fields})
+        assert answer.status_code == 202, answer.text
+        started: dict[str, Any] = answer.json()
+        return started
+
+    def get_dag(self, dag_id: str) -> dict[str, Any]:
+        """Return one dag."""
+        answer = self.http.get(f"/api/v1/dags/{dag_id}")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def wait_dag(self, dag_id: str, *, within_s: float = 60.0) -> dict[str, Any]:
+        """Return a dag once it has ended."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.get_dag(dag_id)
+            return found if found["status"] != "RUNNING" else None
+
+        found = eventually(look, within_s=within_s, what=f"the end of the dag {dag_id}")
         assert found is not None
         return found
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -234,3 +235,74 @@ def test_followers_miss_nothing_whatever_is_cut_or_killed(victim: RunningFlik) -
         for each in followers:
             if each.task_id == task_id:
                 assert [(event["seq"], event["event"]) for event in each.seen] == log
+
+
+# ---- chains: what follows from a step is written with its end, so nothing that is killed can lose it
+
+CHAINS = 50
+
+
+def submit_chains(victim: RunningFlik, seconds: float) -> list[dict[str, Any]]:
+    """Submit dags, each a chain of three steps with one beside the second, that keep the replica busy for a while."""
+    payload = {"prompt": "x", "maxWords": 5, "script": {"durationS": seconds}}
+    steps = [
+        {"id": "first", "taskType": "TEXT", "payload": payload},
+        {"id": "middle", "taskType": "TEXT", "dependsOn": ["first"], "payload": payload},
+        {"id": "beside", "taskType": "TEXT", "dependsOn": ["first"], "payload": payload},
+        {"id": "last", "taskType": "TEXT", "dependsOn": ["middle", "beside"], "payload": payload},
+    ]
+    return [victim.submit_dag(steps, tenantId=f"tenant-{n % 5}", priority=n % 3) for n in range(CHAINS)]
+
+
+def assert_each_step_completed_once(victim: RunningFlik, chains: list[dict[str, Any]]) -> None:
+    """Wait for the end; no step began before its parents had ended, and none was done twice."""
+    assert_each_completed_once(victim, [step["taskId"] for chain in chains for step in chain["tasks"]])
+    listed = ", ".join(f"'{chain['dagId']}'" for chain in chains)
+    completed = f"SELECT count(*) FROM dags WHERE status = 'COMPLETED' AND dag_id IN ({listed})"
+    assert count(victim, completed) == len(chains)
+    too_early = (
+        "SELECT count(*) FROM dag_steps c JOIN attempts ran ON ran.task_id = c.task_id "
+        "JOIN dag_steps p ON p.dag_id = c.dag_id AND p.place = ANY(c.parents) "
+        "JOIN tasks parent ON parent.task_id = p.task_id "
+        f"WHERE ran.started_at < parent.completed_at AND c.dag_id IN ({listed})"
+    )
+    assert count(victim, too_early) == 0
+    gaps = f"SELECT count(*) FROM dags WHERE seq <> 1 + 4 + 1 AND dag_id IN ({listed})"
+    assert count(victim, gaps) == 0, "the log of a dag tells its submit, the ends of its steps, and its own"
+
+
+@pytest.mark.parametrize("part", ["queue", "text", "all"])
+def test_chains_in_flight_survive_the_killing_of(victim: RunningFlik, part: str) -> None:
+    chains = submit_chains(victim, 0.2)
+    released = (
+        "SELECT count(*) FROM dag_steps JOIN dags USING (dag_id) WHERE status = 'RUNNING' AND released_at IS NOT NULL"
+    )
+    eventually(lambda: count(victim, released) > 5, within_s=20, what="steps that follow others")
+
+    if part == "all":
+        victim.kill_all()
+        victim.restart()
+    else:
+        victim.kill(part)
+
+    assert_each_step_completed_once(victim, chains)
+    eventually(lambda: victim.http.get("/health").status_code == 200, within_s=30, what="health")
+
+
+@pytest.mark.skipif(not LONG, reason="the long form: make chaos")
+@pytest.mark.timeout(1800)
+def test_chains_survive_whatever_is_killed_at_any_moment(victim: RunningFlik) -> None:
+    seed = int(os.environ.get("FLIK_CHAOS_SEED", str(random.randrange(10**6))))
+    sys.stderr.write(f"FLIK_CHAOS_SEED={seed}\n")
+    chance = random.Random(seed)
+    for _ in range(20):
+        chains = submit_chains(victim, chance.uniform(0.02, 0.3))
+        time.sleep(chance.uniform(0, 2.5))
+        part = chance.choice(PARTS)
+        if part == "all":
+            victim.kill_all()
+            victim.restart()
+        elif victim.find(part):
+            victim.kill(part)
+        assert_each_step_completed_once(victim, chains)
+        eventually(lambda: victim.http.get("/health").status_code == 200, within_s=60, what=f"health after {part}")
