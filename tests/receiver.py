@@ -94,4 +94,7 @@ async def listening(
     receiver.port = server.sockets[0].getsockname()[1]
     async with server:
         yield receiver
+        server.close()
+        for _ in range(5):  # whom it had accepted already gets a writer first
+            await asyncio.sleep(0)
         await receiver.hang_up()
