@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 CUT, SILENT, SLOW, ENDLESS = "cut", "silent", "slow", "endless"
@@ -28,6 +28,7 @@ class Receiver:
     port: int = 0
     connections: int = 0
     came: asyncio.Condition = field(default_factory=asyncio.Condition)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def wait_for(self, count: int) -> None:
         async with asyncio.timeout(20), self.came:
@@ -35,12 +36,20 @@ class Receiver:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.append(writer)
         try:
             await self._answer(await _read(reader), reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
+
+    async def hang_up(self) -> None:
+        """Leave no connection to the garbage collector, whatever is still to be written."""
+        for writer in self.writers:
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     async def _answer(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         says = self.says(request)
@@ -85,3 +94,7 @@ async def listening(
     receiver.port = server.sockets[0].getsockname()[1]
     async with server:
         yield receiver
+        server.close()
+        for _ in range(5):  # whom it had accepted already gets a writer first
+            await asyncio.sleep(0)
+        await receiver.hang_up()

@@ -1,4 +1,4 @@
-"""Who may call a real Flik: keys from the command line, revocation, strangers, and a Flik that is open."""
+"""Who may call a real Flik: keys from the command line, revocation, strangers. One that is open: test_start_stop.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -104,17 +103,3 @@ def test_limit_is_changed_and_the_change_is_in_the_log(flik: RunningFlik) -> Non
     assert json.loads(run.stdout)["effectiveLimits"]["maxQueued"] == 3
     entry = flik.http.get("/api/v1/audit", params={"limit": 1}).json()["items"][0]
     assert (entry["action"], entry["subject"], entry["detail"]) == ("tenant.changed", "limited", {"max_queued": 3})
-
-
-def test_open_flik_says_so_and_takes_any_token(data_folder: Path) -> None:
-    flik = RunningFlik(data_folder / "open", FLIK_AUTH="open", FLIK_SIMULATED_SPEED="20").start()
-    try:
-        assert "FLIK_AUTH is open" in flik.log()
-        with caller(flik, "anything") as anybody:
-            assert anybody.get("/health").json()["auth"] == "open"
-            answer = anybody.post("/api/v1/tasks", json=task(tenantId="nobody-made-it"))
-            assert answer.status_code == 202
-            assert anybody.get(f"/api/v1/tasks/{answer.json()['taskId']}").status_code == 200
-        assert httpx.get(f"{flik.url}/api/v1/tasks").status_code == 401  # a token must be there
-    finally:
-        flik.stop()

@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import psycopg
 import pytest
 import redis
 
 from flik.embedded import Servers
-from tests.acceptance.running import RunningFlik, eventually, free_port
+from tests.acceptance.running import RunningFlik, eventually, free_port, task
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -83,7 +84,18 @@ def test_unreachable_database_is_named_without_its_password(folder: Path) -> Non
     assert left_over(folder) == []
 
 
-def test_starts_stops_within_15_s_and_starts_again_with_its_data(folder: Path) -> None:
+def assert_open_to_anybody(flik: RunningFlik) -> None:
+    """Check that it says so, and takes any token, but not none."""
+    assert "FLIK_AUTH is open" in flik.log()
+    with httpx.Client(base_url=flik.url, headers={"Authorization": "Bearer anything"}, timeout=30) as anybody:
+        assert anybody.get("/health").json()["auth"] == "open"
+        answer = anybody.post("/api/v1/tasks", json=task(tenantId="nobody-made-it"))
+        assert answer.status_code == 202
+        assert anybody.get(f"/api/v1/tasks/{answer.json()['taskId']}").status_code == 200
+    assert httpx.get(f"{flik.url}/api/v1/tasks").status_code == 401  # a token must be there
+
+
+def test_starts_stops_within_15_s_and_starts_again_with_its_data_open_this_time(folder: Path) -> None:
     flik = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start()
     task_id = flik.submit("IMAGE")
     assert flik.wait(task_id)["status"] == "COMPLETED"
@@ -94,35 +106,15 @@ def test_starts_stops_within_15_s_and_starts_again_with_its_data(folder: Path) -
     assert flik.stop() < 15
     assert left_over(folder) == []
 
-    again = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start()
+    again = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20", FLIK_AUTH="open").start()
     try:
         assert again.get(task_id)["status"] == "COMPLETED"
+        assert_open_to_anybody(again)
         running = again.submit("VIDEO", payload={"script": {"durationS": 4000}})
         again.wait(running, until=("PROCESSING",))
     finally:
         took_s = again.stop()
     assert took_s < 15
-
-
-def test_region_that_ends_unasked_is_started_again(folder: Path) -> None:
-    flik = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start()
-    try:
-        task_id = flik.submit("TEXT", payload={"script": {"durationS": 40}})
-        flik.wait(task_id, until=("PROCESSING",))
-        (region,) = flik.find("region")
-        region.send_signal(signal.SIGKILL)
-        eventually(lambda: "starting it again" in flik.log(), within_s=20, what="the word that it starts again")
-        statuses: list[int] = []
-
-        def completed() -> bool:
-            answer = flik.http.get(f"/api/v1/tasks/{task_id}")
-            statuses.append(answer.status_code)
-            return answer.status_code == 200 and answer.json()["status"] == "COMPLETED"
-
-        eventually(completed, within_s=150, what="the task's end")
-        assert set(statuses) <= {200, 503}  # never that there is no such task
-    finally:
-        flik.stop()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

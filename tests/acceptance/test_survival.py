@@ -69,14 +69,21 @@ def assert_each_completed_once(victim: RunningFlik, ids: list[str]) -> None:
     assert count(victim, f"SELECT count(*) FROM ({once} HAVING count(*) = 1) AS done") == len(ids)
 
 
+def left_of(before: list[psutil.Process]) -> list[psutil.Process]:
+    """Return the processes that still run."""
+    return [process for process in before if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_tasks_in_flight_survive_the_killing_of(victim: RunningFlik, part: str) -> None:
     ids = submit_in_flight(victim)
     eventually(lambda: count(victim, "SELECT count(*) FROM tasks WHERE status = 'PROCESSING'"), within_s=20)
 
     if part == "all":
+        before = victim.processes()
         victim.kill_all()
         victim.restart()
+        assert left_of(before) == []
     else:
         victim.kill(part)
 
@@ -201,12 +208,23 @@ def test_anything_may_be_killed_at_any_moment(victim: RunningFlik) -> None:
         eventually(lambda: victim.http.get("/health").status_code == 200, within_s=60, what=f"health after {part}")
 
 
-def test_nothing_is_left_of_a_killed_flik(victim: RunningFlik) -> None:
-    before = victim.processes()
-    victim.kill_all()
-    victim.restart()
-    alive = [process for process in before if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    assert alive == []
+@pytest.mark.timeout(240)
+def test_region_that_ends_unasked_is_started_again(victim: RunningFlik) -> None:
+    task_id = victim.submit("TEXT", payload={"script": {"durationS": 2.0}})
+    victim.wait(task_id, until=("PROCESSING",))
+    assert "starting it again" not in victim.log()
+    (region,) = victim.find("region")
+    region.kill()
+    eventually(lambda: "starting it again" in victim.log(), within_s=20, what="the word that it starts again")
+    statuses: list[int] = []
+
+    def completed() -> bool:
+        answer = victim.http.get(f"/api/v1/tasks/{task_id}")
+        statuses.append(answer.status_code)
+        return answer.status_code == 200 and answer.json()["status"] == "COMPLETED"
+
+    eventually(completed, within_s=150, what="the task's end")
+    assert set(statuses) <= {200, 503}  # never that there is no such task
 
 
 def test_followers_miss_nothing_whatever_is_cut_or_killed(victim: RunningFlik) -> None:

@@ -48,7 +48,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def courier(database: Database, clock: Clock) -> AsyncIterator[Courier]:
-    sender = GuardedSender(read_allowed(["127.0.0.0/8"], plain_http=True), timeout_s=0.3)
+    sender = GuardedSender(read_allowed(["127.0.0.0/8"], plain_http=True), timeout_s=1.0)
     made = Courier(DeliveryStore(database, lease_s=300), sender, now=clock, chance=lambda: 0.0)
     running = asyncio.create_task(made.run())
     yield made

@@ -125,7 +125,8 @@ def test_a_server_that_wants_a_password_is_named(folder: Path) -> None:
             return [*super()._command(), "--requirepass", "s3cret"]
 
         def _ready(self, pid: int) -> bool:
-            return self._socket.exists()
+            with socket.socket(socket.AF_UNIX) as client:
+                return client.connect_ex(str(self._socket)) == 0
 
     server = Locked(folder / "locked")
     try:

@@ -269,6 +269,7 @@ async def test_many_pieces_are_few_writes(writer: ChunkWriter, there: redis.Redi
         if number % 100 == 0:
             await asyncio.sleep(0)
     await writing.end()
+    await sent(writing)  # the end waits for it, but not for long
     stats: Any = there.info("commandstats")
     assert stats["cmdstat_evalsha"]["calls"] <= 6
     assert there.xlen(keys.chunks(given.task_id)) == 1_001

@@ -113,7 +113,7 @@ async def test_status_counts_whatever_follows_it(answer: bytes) -> None:
 
 async def test_answer_whose_end_does_not_come_counts_by_its_status() -> None:
     async with listening(lambda _: SLOW) as receiver:
-        sender = GuardedSender(LOOPBACK, timeout_s=0.3)
+        sender = GuardedSender(LOOPBACK, timeout_s=1.0)
         assert await sender.send(f"http://127.0.0.1:{receiver.port}/", {}, b"") == Answered(200)
 
 
