@@ -151,9 +151,14 @@ async def lock(run: Statement, dag_ids: Collection[str]) -> list[LockedDag]:
 
 
 async def open_steps(run: Statement, dag_id: str) -> list[str]:
-    """Return the tasks of a locked dag's steps that have not ended, those that wait for no other first."""
+    """Return the tasks of a locked dag's steps that have not ended, those that wait for no other first.
+
+    These are in the order of their ids, as in a grant: of two that lock the same tasks, one waits for the other.
+    """
     steps = [step for step in await _read_steps(run, [dag_id]) if step.state.status not in TERMINAL]
-    return [step.task_id for step in sorted(steps, key=lambda step: step.state.status == Status.PENDING)]
+    return [
+        step.task_id for step in sorted(steps, key=lambda step: (step.state.status == Status.PENDING, step.task_id))
+    ]
 
 
 async def advance(run: Statement, dags: Sequence[LockedDag], now: float, *, cancelled: bool = False) -> Advanced:

@@ -115,6 +115,7 @@ class QueueStore:
         Raises:
             Unavailable: PostgreSQL is away; some or all may have been granted.
         """
+        picks = sorted(picks, key=lambda pick: pick[0].task_id)  # the order in which whoever locks many of them does so
         places: dict[Worker, int] = {}
         for _, _, worker in picks:
             places.setdefault(worker, len(places) + 1)
