@@ -253,12 +253,18 @@ class ArtifactAnswer(_Wire):
     status: Literal["STORED"]
 
 
+class StoredArtifactAnswer(ArtifactAnswer):
+    """One file of a result, and how often it was sent to the object store until it lay there."""
+
+    upload_attempts: int = Field(ge=1)
+
+
 class ResultAnswer(_Wire):
     """What a completed task made. `url` is that of the first artifact."""
 
     url: str | None
     text: str | None = None
-    artifacts: list[ArtifactAnswer]
+    artifacts: list[StoredArtifactAnswer]
     metadata: dict[str, Any]
 
 

@@ -198,7 +198,10 @@ class MemoryStore:
                 {
                     "step_id": step_id,
                     **json.loads(parent.result or "{}"),
-                    "artifacts": [asdict(a) for a in parent.artifacts],
+                    "artifacts": [
+                        {name: value for name, value in asdict(a).items() if name != "upload_attempts"}
+                        for a in parent.artifacts
+                    ],
                 }
                 for step_id, parent in parents
             ]
