@@ -181,6 +181,7 @@ def model_config(
         num_cpus=settings.model_num_cpus,
         redis_url=redis_url,
         stream_ttl_s=settings.stream_ttl_s,
+        spool=None if TASK_TYPES[task_type].writes else str(settings.data_dir / "spool"),
         log_level=settings.log_level,
     )
 

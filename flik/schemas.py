@@ -276,6 +276,12 @@ class ArtifactAnswer(_Wire):
     status: Literal["STORED"]
 
 
+class StoredArtifactAnswer(ArtifactAnswer):
+    """One file of a result, and how often it was sent to the object store until it lay there."""
+
+    upload_attempts: int = Field(ge=1)
+
+
 class Saved(_Wire):
     """What a step did not need that reused what an earlier one made: seconds of a replica, US dollars."""
 
@@ -288,7 +294,7 @@ class ResultAnswer(_Wire):
 
     url: str | None
     text: str | None = None
-    artifacts: list[ArtifactAnswer]
+    artifacts: list[StoredArtifactAnswer]
     metadata: dict[str, Any]
     reused_from: str | None = None
     saved: Saved | None = None

@@ -53,6 +53,13 @@ METRICS = (
     Metric("flik_worker_slots", "gauge", ("task_type",), "Tasks those replicas can work on at a time."),
     Metric("flik_queue_wait_seconds", "histogram", ("task_type", "priority"), "From submit to grant.", _LONG_S),
     Metric("flik_run_seconds", "histogram", ("task_type",), "From grant to settled.", _LONG_S),
+    Metric(
+        "flik_uploads", "counter", ("task_type", "outcome"), "Files of attempts that ended, by what became of them."
+    ),
+    Metric("flik_upload_retries", "counter", ("task_type",), "Times such a file was sent again."),
+    Metric(
+        "flik_upload_seconds", "histogram", ("task_type",), "From a file's making to its end in the store.", _LONG_S
+    ),
     Metric("flik_grant_seconds", "histogram", (), "One grant transaction.", _SHORT_S),
     Metric("flik_settle_seconds", "histogram", (), "One settle transaction.", _SHORT_S),
     Metric("flik_submit_seconds", "histogram", (), "From a submit request's arrival to its answer.", _SHORT_S),

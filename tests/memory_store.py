@@ -204,7 +204,7 @@ class MemoryStore:
         step = dag.dag.steps[dag.task_ids.index(row.task.task_id)]
         parents = [(dag.dag.steps[place].step_id, self.rows[dag.task_ids[place]]) for place in step.parents]
         outputs = [
-            {"step_id": step_id, **json.loads(parent.result or "{}"), "artifacts": list(map(asdict, parent.artifacts))}
+            {"step_id": step_id, **json.loads(parent.result or "{}"), "artifacts": list(map(_made, parent.artifacts))}
             for step_id, parent in parents
         ]
         return {"outputs": json.dumps(outputs) if parents else None, "reuse": step.reuse}
@@ -405,6 +405,11 @@ class MemoryStore:
         if gate is not None:
             self.arrived.setdefault(call, asyncio.Event()).set()
             await gate.wait()
+
+
+def _made(file: StoredArtifact) -> dict[str, Any]:
+    """What a child is told of a file: how often it was sent is no part of it."""
+    return {name: value for name, value in asdict(file).items() if name != "upload_attempts"}
 
 
 def _id(row: Row) -> str:

@@ -111,10 +111,13 @@ class ArtifactStore:
             Unavailable: the store did not take it; putting it again is safe.
         """
         key = key_of(task_id, attempt, artifact)
-        async with self._reached(WRITE_WITHIN_S):
-            await obstore.put_async(self._store, key, artifact.data)
-            if self._folder is not None:
-                await asyncio.to_thread(_force_to_disk, self._folder / key)
+        try:
+            async with self._reached(WRITE_WITHIN_S):
+                await obstore.put_async(self._store, key, artifact.data)
+                if self._folder is not None:
+                    await asyncio.to_thread(_force_to_disk, self._folder / key)
+        except ArtifactNotFound as error:  # not the artifact: the bucket or the folder
+            raise Unavailable("artifacts") from error
         return StoredArtifact(
             index=artifact.index,
             key=key,

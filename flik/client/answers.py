@@ -25,7 +25,10 @@ TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One file a task made. `url` may be a path on the gateway; it is signed and needs no key."""
+    """One file a task made. `url` may be a path on the gateway; it is signed and needs no key.
+
+    `upload_attempts` is how often it was sent to the object store until it lay there.
+    """
 
     url: str
     content_type: str = "application/octet-stream"
@@ -35,6 +38,7 @@ class Artifact:
     height: int | None = None
     duration_s: float | None = None
     status: str | None = None
+    upload_attempts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +398,7 @@ def _read_artifact(raw: Raw) -> Artifact:
         height=_integer(raw, "height"),
         duration_s=_number(raw, "durationS"),
         status=_text(raw, "status"),
+        upload_attempts=_integer(raw, "uploadAttempts"),
     )
 
 

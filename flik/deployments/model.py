@@ -11,6 +11,7 @@ import asyncio
 import os
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 from ray import serve
 from ray.serve import Application
@@ -18,10 +19,12 @@ from uuid_utils import uuid4
 
 from flik import catalog, providers
 from flik.actors.remote import RemoteQueue
+from flik.artifacts.spool import Spool
 from flik.artifacts.store import open_store
 from flik.domain.task import Worker
 from flik.errors import Unavailable
-from flik.pipeline.work import Chunks, TaskWorker
+from flik.pipeline.draft import Chunks
+from flik.pipeline.work import TaskWorker
 from flik.telemetry import log_as_json
 
 UNHEALTHY_AFTER_S = 10.0
@@ -43,6 +46,7 @@ class ModelConfig:
     num_cpus: float
     redis_url: str | None = None  # where its texts can be followed; None: nowhere
     stream_ttl_s: int = 60
+    spool: str | None = None  # where generations are kept whose files wait for the store; None: nowhere
     log_level: str = "INFO"
 
 
@@ -68,6 +72,7 @@ class ModelReplica:
             drain_s=config.drain_s,
             breakers=lambda: (artifacts.tally(),),
             chunks=_open_chunks(config, self._identity),
+            spool=Spool(Path(config.spool)) if config.spool else None,
         )
         self._working = asyncio.get_running_loop().create_task(self._worker.run())
 

@@ -141,7 +141,10 @@ class Grant(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredArtifact:
-    """An artifact that lies in the object store; the bytes behind `key` hash to `sha256` (hex)."""
+    """An artifact that lies in the object store; the bytes behind `key` hash to `sha256` (hex).
+
+    `upload_attempts` is how often it was sent until it lay there.
+    """
 
     index: int
     key: str
@@ -151,16 +154,43 @@ class StoredArtifact:
     width: int | None = None
     height: int | None = None
     duration_s: float | None = None
+    upload_attempts: int = 1
+
+
+class UploadStatus(StrEnum):
+    """How an upload ended; ABANDONED: with its attempt, before the object store had taken it or been given up."""
+
+    STORED = "STORED"
+    FAILED = "FAILED"
+    ABANDONED = "ABANDONED"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """How one file of an attempt went to the object store. `error` is what its last failure was, also of a stored one.
+
+    `started_at` is when the provider brought it forth; `attempts` is 0 when it was never sent.
+    """
+
+    index: int
+    status: UploadStatus
+    attempts: int
+    size_bytes: int
+    started_at: float
+    ended_at: float
+    error: str | None = None
 
 
 class Completed(NamedTuple):
-    """The attempt produced a result."""
+    """The attempt produced a result; `made_by` is the lease token of an earlier one whose generation it took up."""
 
     task_id: str
     lease_token: str
     text: str | None = None
     metadata: Mapping[str, Any] = {}
     artifacts: tuple[StoredArtifact, ...] = ()
+    uploads: tuple[Upload, ...] = ()
+    made_by: str | None = None
 
 
 class Failed(NamedTuple):
@@ -171,6 +201,7 @@ class Failed(NamedTuple):
     error_code: str
     message: str
     retryable: bool
+    uploads: tuple[Upload, ...] = ()
 
 
 class HandedBack(NamedTuple):
@@ -178,6 +209,7 @@ class HandedBack(NamedTuple):
 
     task_id: str
     lease_token: str
+    uploads: tuple[Upload, ...] = ()
 
 
 Outcome = Completed | Failed | HandedBack

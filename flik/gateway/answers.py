@@ -155,7 +155,9 @@ class Answers:
     def result(self, view: TaskView) -> dict[str, Any]:
         """Return what a completed task made."""
         made = view.result or {}
-        artifacts = [self._artifact(artifact) for artifact in view.artifacts]
+        artifacts = [
+            {**self._artifact(artifact), "uploadAttempts": artifact.upload_attempts} for artifact in view.artifacts
+        ]
         answer: dict[str, Any] = {"url": artifacts[0]["url"] if artifacts else None}
         if made.get("text") is not None:
             answer["text"] = made["text"]

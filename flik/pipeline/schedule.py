@@ -12,7 +12,7 @@ settle   ends attempts, by outcomes of workers or by the reaper
 reap     requeues attempts whose worker fell silent, fails those that run too long, expires tasks
 refill   reads on in backlogs that are only partly in memory, and finds tasks that nobody announced
 
-Metrics: flik_tasks_*, flik_attempts, flik_queue_*, flik_workers, flik_run_seconds,
+Metrics: flik_tasks_*, flik_attempts, flik_queue_*, flik_workers, flik_run_seconds, flik_upload*,
 flik_grant_seconds, flik_settle_seconds, flik_stale_settlements, and flik_breaker_* of the queue and of the workers.
 """
 

@@ -1,4 +1,4 @@
-"""A worker: leases tasks, runs them with a provider, stores their artifacts, reports the outcomes.
+"""A worker: leases tasks, runs them with a provider, has their files stored, reports the outcomes.
 
 It asks for as many tasks as it has free slots, so nothing ever waits inside a worker. Three
 loops: `lease` asks for work (a long poll), `beat` renews the leases every second and learns
@@ -14,6 +14,10 @@ in the given time and hands the rest back; a handed-back attempt does not count.
 also what found the provider's back end away; then the worker asks for nothing for a while, and
 for one task to find out (`flik/pipeline/back_end.py`).
 
+Files go to the object store beside the generation, each by itself, and again if that fails; nothing is generated again
+because of the store (`flik/pipeline/uploads.py`). A generation that is whole while its files still wait is kept, and
+taken up by the task's next attempt if this one comes to nothing (`flik/artifacts/spool.py`).
+
 A step of a chain comes with what its parents made, which is put into its payload and read from the
 object store before the provider starts (`flik/pipeline/inputs.py`).
 """
@@ -24,69 +28,33 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
+from flik.artifacts.spool import Held, Made, Spool
 from flik.domain import trace
 from flik.domain.breaker import Call, Refused, Tally, room
 from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, StoredArtifact, Worker
-from flik.errors import ProviderError, ProviderUnavailable, Unavailable
+from flik.errors import ArtifactNotFound, ProviderError, ProviderUnavailable, Unavailable
 from flik.pipeline.back_end import BackEnd
 from flik.pipeline.collector import collect_seldom
-from flik.pipeline.inputs import Files, gather
+from flik.pipeline.draft import Chunks, Draft
+from flik.pipeline.inputs import gather
 from flik.pipeline.ports import Beat, QueueForWorker
 from flik.pipeline.timeouts import Timeouts
-from flik.providers.base import Artifact, Context, Input, Progress, Provider, Request, Result, TextChunk
+from flik.pipeline.uploads import Artifacts, Uploader, Uploads
+from flik.providers.base import Artifact, Context, Input, Progress, Provider, Request
 from flik.telemetry import log_as
 
 _POLL_S = 10.0
 _PAUSE_S = 0.2
+KEEP_AFTER_S = 1.0
 MAX_MESSAGE_CHARS = 2_000
 _log = logging.getLogger("flik.worker")
-
-
-class Artifacts(Files, Protocol):
-    """Where finished files go, and those of a step's parents lie."""
-
-    async def put(self, task_id: str, attempt: int, artifact: Artifact) -> StoredArtifact:
-        """Store one file, replacing an earlier try of the same attempt."""
-
-
-class Writing(Protocol):
-    """Where the text of one attempt goes while it is written."""
-
-    def add(self, text: str) -> None:
-        """Send the next piece on its way; returns at once."""
-
-    async def end(self) -> None:
-        """Note that the text is whole; return when followers can have it, or soon."""
-
-    def close(self) -> None:
-        """Nothing more comes of this attempt."""
-
-
-class Chunks(Protocol):
-    """Where texts go while they are written."""
-
-    def begin(self, grant: Grant, payload: Mapping[str, Any]) -> Writing:
-        """Return where the text of an attempt goes."""
-
-
-class _Unheard:
-    """A text that nobody follows."""
-
-    def add(self, text: str) -> None:
-        return
-
-    async def end(self) -> None:
-        return
-
-    def close(self) -> None:
-        return
 
 
 @dataclass(slots=True, eq=False)
@@ -96,30 +64,13 @@ class _Run:
     grant: Grant
     call: Call
     context: Context
+    began_at: float  # of the loop's time
+    uploads: Uploads | None = None  # of one that has made files
+    kept: bool = False
     progress: float = 0.0
     task: asyncio.Task[None] | None = None
     handing_back: bool = False
     timed_out: bool = False
-
-
-@dataclass(slots=True)
-class _Draft:
-    """What an attempt has produced so far."""
-
-    files: list[StoredArtifact] = field(default_factory=list)
-    chunks: list[str] = field(default_factory=list)
-    result: Result | None = None
-    writing: Writing = field(default_factory=_Unheard)
-
-    def note(self, run: _Run, output: Progress | TextChunk | Result) -> None:
-        """Take in what the provider brought forth."""
-        if isinstance(output, Result):
-            self.result = output
-        elif isinstance(output, TextChunk):
-            self.chunks.append(output.text)
-            self.writing.add(output.text)
-        else:
-            run.progress = max(run.progress, min(1.0, output.fraction))
 
 
 def _wind_down(run: _Run) -> None:
@@ -140,6 +91,7 @@ class TaskWorker:
         slots: how many tasks are worked on at a time.
         breakers: tells of the breakers that the worker does not have itself.
         chunks: where texts go while they are written; None: they come with the result only.
+        spool: where generations are kept whose files wait for the object store; None: nowhere.
     """
 
     def __init__(
@@ -155,18 +107,23 @@ class TaskWorker:
         drain_s: float = 4.0,
         breakers: Callable[[], tuple[Tally, ...]] = tuple,
         chunks: Chunks | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self._worker = worker
         self._queue = queue
         self._provider = provider
         self._back_end = BackEnd()
         self._artifacts = artifacts
+        self._uploader = Uploader(artifacts)
         self._read_payload = read_payload
         self._slots = slots
         self._heartbeat_s = heartbeat_s
         self._drain_s = drain_s
         self._breakers = breakers
         self._chunks = chunks
+        self._spool = spool
+        self._kept: set[str] = set()  # tasks of which there is something in the spool
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._leaving: asyncio.Task[None] | None = None
         self._runs: dict[str, _Run] = {}
         self._timeouts: Timeouts[_Run] = Timeouts(_wind_down, _time_out)
@@ -270,7 +227,7 @@ class TaskWorker:
         self._revoke(grant.task_id)  # an attempt whose lease lapsed while this worker was silent
         traceparent = trace.continued(grant.trace_id, secrets.token_hex(8)) if grant.trace_id else None
         context = Context(self._worker.version, self._worker.worker_id, traceparent=traceparent)
-        run = self._runs[grant.task_id] = _Run(grant, call, context)
+        run = self._runs[grant.task_id] = _Run(grant, call, context, asyncio.get_running_loop().time())
         self._timeouts.begin(run, grant.soft_timeout_s, grant.hard_timeout_s)
         run.task = asyncio.create_task(self._run(run))
         run.task.add_done_callback(lambda task: self._note_ended(run, unstarted=task.cancelled()))
@@ -295,6 +252,9 @@ class TaskWorker:
             workerId=self._worker.worker_id, version=self._worker.version,
         )  # fmt: skip
         outcome = await self._outcome_of(run)
+        if run.uploads is not None:
+            await run.uploads.close()
+            outcome = outcome and outcome._replace(uploads=run.uploads.told())
         if outcome is not None:
             if _log.isEnabledFor(logging.DEBUG):
                 duration_ms = round((time.monotonic() - started) * 1000)
@@ -313,7 +273,9 @@ class TaskWorker:
             return HandedBack(task_id, token) if run.handing_back else None
         except ProviderError as error:
             return Failed(task_id, token, error.error_code, error.message[:MAX_MESSAGE_CHARS], error.retryable)
-        except Unavailable as error:
+        except (Unavailable, ArtifactNotFound) as error:
+            if isinstance(error, ArtifactNotFound):  # of what was kept: the next attempt has to generate
+                self._forget(task_id)
             return Failed(task_id, token, "artifacts_unavailable", str(error), retryable=True)
         except Exception as error:
             _log.exception("the provider broke")
@@ -322,30 +284,80 @@ class TaskWorker:
 
     async def _generate(self, run: _Run) -> Completed | HandedBack:
         grant = run.grant
+        if self._spool is not None and (made := await self._spool.find(grant.task_id, self._worker.version)):
+            return await self._finish(run, made, self._spool)
         payload, inputs = orjson.loads(grant.payload), tuple[Input, ...]()
         if grant.outputs is not None:
             payload, inputs = await gather(payload, grant.outputs, self._artifacts)
         payload = self._read_payload(grant.task_type, payload)
         request = Request(grant.task_id, grant.task_type, payload, grant.attempt, inputs)
-        draft = _Draft(writing=self._chunks.begin(grant, payload)) if self._chunks else _Draft()
+        draft = Draft(writing=self._chunks.begin(grant, payload)) if self._chunks else Draft()
         try:
             with self._back_end.used(run.call):
                 async for output in self._provider.generate(request, run.context):
                     self._back_end.answered(run.call)
                     if isinstance(output, Artifact):
-                        draft.files.append(await self._artifacts.put(grant.task_id, grant.attempt, output))
+                        run.uploads = run.uploads or self._uploader.begin(grant, run.began_at)
+                        await run.uploads.add(output)
+                    elif isinstance(output, Progress):
+                        run.progress = max(run.progress, min(1.0, output.fraction))
                     else:
-                        draft.note(run, output)
-            if draft.result is not None:
-                await draft.writing.end()
+                        draft.note(output)
+            if not draft.whole:
+                raise ProviderError("no_result", "the provider ended without a result", True)
+            await draft.writing.end()
+            files = await self._stored(run, draft, run.uploads) if run.uploads else ()
         except ProviderUnavailable:
             return HandedBack(grant.task_id, grant.lease_token)
+        except (asyncio.CancelledError, Unavailable) as error:
+            taken_away = isinstance(error, asyncio.CancelledError) and not (run.handing_back or run.timed_out)
+            if draft.whole and run.uploads and not taken_away:
+                await self._keep(run, draft, run.uploads)
+            raise
         finally:
             draft.writing.close()
-        if draft.result is None:
-            raise ProviderError("no_result", "the provider ended without a result", True)
-        text = draft.result.text if draft.result.text is not None else "".join(draft.chunks) or None
-        return Completed(grant.task_id, grant.lease_token, text, _plain(draft.result.metadata), tuple(draft.files))
+        return Completed(grant.task_id, grant.lease_token, draft.text, draft.metadata, files)
+
+    async def _finish(self, run: _Run, made: Made, spool: Spool) -> Completed:
+        """Complete what an earlier attempt generated: only files that are not stored yet are left to do."""
+        task_id, token = run.grant.task_id, run.grant.lease_token
+        self._kept.add(task_id)
+        uploads = run.uploads = self._uploader.begin(run.grant, run.began_at)
+        for file in made.files:
+            if isinstance(file, StoredArtifact):
+                await uploads.adopt(file)
+            else:
+                await uploads.add(await spool.read(task_id, file) if isinstance(file, Held) else file)
+        return Completed(task_id, token, made.text, made.metadata, await uploads.end(), made_by=made.made_by)
+
+    async def _stored(self, run: _Run, draft: Draft, uploads: Uploads) -> tuple[StoredArtifact, ...]:
+        """Wait until all files are stored; what takes longer is kept meanwhile, in case this process ends."""
+        if self._spool is None:
+            return await uploads.end()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KEEP_AFTER_S):
+                return await uploads.end()
+        await self._keep(run, draft, uploads)
+        return await uploads.end()
+
+    async def _keep(self, run: _Run, draft: Draft, uploads: Uploads) -> None:
+        if self._spool is None or run.kept:
+            return
+        grant = run.grant
+        made = Made(self._worker.version, grant.lease_token, draft.text, draft.metadata, uploads.files())
+        run.kept = await self._spool.keep(grant.task_id, made)
+        self._kept.add(grant.task_id)
+
+    def _note_kept_ended(self, task_id: str, *, over: bool) -> None:
+        self._kept.discard(task_id)
+        if over:  # else the next attempt may want it, on whichever replica of this node
+            self._forget(task_id)
+
+    def _forget(self, task_id: str) -> None:
+        if self._spool is not None:
+            forgetting = asyncio.create_task(self._spool.forget(task_id))
+            self._forgetting.add(forgetting)
+            forgetting.add_done_callback(self._forgetting.discard)
 
     # ---- beat
 
@@ -411,21 +423,8 @@ class TaskWorker:
         for outcome, took_effect in zip(batch, accepted, strict=True):
             if self._reporting.get(outcome.task_id) == outcome.lease_token:
                 del self._reporting[outcome.task_id]
+            if outcome.task_id in self._kept:
+                self._note_kept_ended(outcome.task_id, over=took_effect and isinstance(outcome, Completed))
             if not took_effect:
                 _log.info("outcome refused: the lease token is not current", extra={"taskId": outcome.task_id})
         self._slot_freed.set()
-
-
-def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata as what it will be once it is stored.
-
-    Raises:
-        ProviderError: it is nothing that JSON can hold; here it costs one task, on its way to the queue the replica.
-    """
-    if not metadata:
-        return {}
-    try:
-        plain: dict[str, Any] = orjson.loads(orjson.dumps(metadata))
-    except (TypeError, ValueError) as error:
-        raise ProviderError("result_not_storable", f"metadata: {error}", False) from None
-    return plain

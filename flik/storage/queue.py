@@ -9,7 +9,7 @@ import orjson
 
 from flik.domain.dag.memo import Made
 from flik.domain.dag.progress import DagStatus
-from flik.domain.task import Requeued, Status, StoredArtifact, Ticket, Worker
+from flik.domain.task import Requeued, Status, StoredArtifact, Ticket, Upload, Worker
 from flik.storage import dags, queries
 from flik.storage.dags import Advanced
 from flik.storage.database import Database, Statement
@@ -68,6 +68,8 @@ class Settlement(NamedTuple):
     error_code: str | None = None
     error_message: str | None = None
     artifacts: tuple[StoredArtifact, ...] = ()
+    uploads: tuple[Upload, ...] = ()
+    made_by: str | None = None
 
 
 class Settled(NamedTuple):
@@ -355,7 +357,7 @@ def _requeued(row: Sequence[Any]) -> Requeued:
 
 def _row_of(settlement: Settlement) -> dict[str, Any]:
     """Return what PostgreSQL must be told; what is left out is NULL."""
-    task_id, token, status, outcome, uncounted, available_at, result, error_code, error_message, artifacts = settlement
+    task_id, token, status, outcome, uncounted, available_at, result, code, message, artifacts, uploads, by = settlement
     row: dict[str, Any] = {
         "task_id": task_id, "lease_token": token, "status": status, "outcome": outcome, "uncounted": int(uncounted),
     }  # fmt: skip
@@ -363,6 +365,10 @@ def _row_of(settlement: Settlement) -> dict[str, Any]:
         row["result"] = orjson.Fragment(result)
     if artifacts:
         row["artifacts"] = artifacts
+    if uploads:
+        row["uploads"] = uploads
+    if by is not None:
+        row["made_by"] = by
     if status is not Status.COMPLETED:
-        row |= {"available_at": available_at, "error_code": error_code, "error_message": error_message}
+        row |= {"available_at": available_at, "error_code": code, "error_message": message}
     return row

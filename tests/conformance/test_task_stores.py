@@ -168,7 +168,7 @@ async def test_granting_nothing_is_allowed(store: Store) -> None:
 
 async def test_a_completion_stores_result_and_artifacts(store: Store) -> None:
     row = await granted(store)
-    files = (stored_file(1, width=None, height=None, duration_s=1.5), stored_file(0))
+    files = (stored_file(1, width=None, height=None, duration_s=1.5, upload_attempts=3), stored_file(0))
     (moved,) = await store.settle([completion(row, "naïve 猫", artifacts=files)], NOW + 5)
     assert moved == (row.task_id, "COMPLETED", 1, 5, "TEXT", "acme", "v1", NOW, None)
     view = await seen(store, row)

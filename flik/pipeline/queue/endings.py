@@ -12,12 +12,15 @@ from flik.storage.queue import Settlement
 
 def completed(outcome: Completed) -> Settlement:
     """COMPLETED; FAILED when its result is no JSON: a lone surrogate, a number beyond 64 bits, an object."""
-    task_id, token, text, metadata, artifacts = outcome
+    task_id, token, text, metadata, artifacts, uploads, made_by = outcome
     try:
         result = orjson.dumps({"text": text, "metadata": metadata}).decode()
     except TypeError as error:
         return unstorable(Settlement(task_id, token, Status.COMPLETED, "COMPLETED"), error)
-    return Settlement(task_id, token, Status.COMPLETED, "COMPLETED", result=result, artifacts=artifacts)
+    return Settlement(
+        task_id, token, Status.COMPLETED, "COMPLETED", result=result, artifacts=artifacts, uploads=uploads,
+        made_by=made_by,
+    )  # fmt: skip
 
 
 def failed(outcome: Failed, lease: Lease | None, delays_s: tuple[float, ...], now: float) -> Settlement:
@@ -29,14 +32,14 @@ def failed(outcome: Failed, lease: Lease | None, delays_s: tuple[float, ...], no
     decision = retry.decide(attempt=attempt, allowed=allowed, retryable=outcome.retryable, delays_s=delays_s, now=now)
     for_good = Settlement(
         outcome.task_id, outcome.lease_token, Status.FAILED, "FAILED",
-        error_code=outcome.error_code, error_message=outcome.message,
+        error_code=outcome.error_code, error_message=outcome.message, uploads=outcome.uploads,
     )  # fmt: skip
     return _as_decided(for_good, decision)
 
 
 def handed_back(outcome: HandedBack, now: float) -> Settlement:
     """QUEUED at once, the attempt not counted."""
-    return taken_back(outcome.task_id, outcome.lease_token, now)
+    return taken_back(outcome.task_id, outcome.lease_token, now)._replace(uploads=outcome.uploads)
 
 
 def taken_back(task_id: str, token: str, now: float) -> Settlement:

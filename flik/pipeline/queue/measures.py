@@ -17,7 +17,8 @@ from flik.storage.queue import GrantedRow, Settled, Settlement
 from flik.telemetry import Metrics
 
 _NAMES = ("flik_tasks_*", "flik_attempts", "flik_queue_*", "flik_worker*", "flik_run_seconds", "flik_grant_seconds",
-          "flik_settle_seconds", "flik_stale_settlements", "flik_events_*", "flik_breaker_*")  # fmt: skip
+          "flik_settle_seconds", "flik_stale_settlements", "flik_events_*", "flik_breaker_*",
+          "flik_upload*")  # fmt: skip
 _KIND = attrgetter("task_type", "priority")
 _MODEL = "model"
 _DEPENDENCIES = ("artifacts", "provider")  # of a worker
@@ -51,7 +52,7 @@ class Measures:
         for (task_type, priority), seconds in waits.items():
             _observe_all(self["flik_queue_wait_seconds"].labels(task_type, str(priority)), seconds)
 
-    def note_settled(self, ended: Iterable[tuple[Settlement, Settled]], now: float) -> None:
+    def note_settled(self, ended: Sequence[tuple[Settlement, Settled]], now: float) -> None:
         """Count attempts that ended, and the tasks that ended with them."""
         alike = Counter(
             (row.task_type, row.attempt + settlement.uncounted, settlement.outcome, row.status, row.version,
@@ -65,6 +66,15 @@ class Measures:
             elif status == Status.FAILED:
                 self["flik_tasks_failed"].labels(task_type, error_code or "").inc(count)
             _observe_all(self["flik_run_seconds"].labels(task_type), [max(0.0, now - started_at)] * count)
+
+        self._note_uploads(ended)
+
+    def _note_uploads(self, ended: Sequence[tuple[Settlement, Settled]]) -> None:
+        for settlement, row in ended:
+            for each in settlement.uploads:
+                self["flik_uploads"].labels(row.task_type, each.status).inc()
+                self["flik_upload_retries"].labels(row.task_type).inc(max(0, each.attempts - 1))
+                self["flik_upload_seconds"].labels(row.task_type).observe(max(0.0, each.ended_at - each.started_at))
 
     def note_breakers(self, worker_id: str, tallies: tuple[Tally, ...], roster: Roster) -> None:
         """Count what a worker's breakers did since it told last.

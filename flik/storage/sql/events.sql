@@ -13,7 +13,7 @@ SELECT {columns},
         FROM rounds r WHERE r.task_id = t.task_id),
        CASE WHEN status = 'COMPLETED' THEN
            (SELECT json_agg(json_build_array(f.index, f.key, f.content_type, f.size_bytes, f.sha256, f.width, f.height,
-                                             f.duration_s) ORDER BY f.index)
+                                             f.duration_s, f.upload_attempts) ORDER BY f.index)
             FROM artifacts f WHERE f.task_id = t.task_id)
        END,
        CASE WHEN t.dag_id IS NOT NULL THEN

@@ -55,27 +55,38 @@ WITH settled AS (
         result = s.result, error_code = s.error_code, error_message = s.error_message
     FROM json_to_recordset(%(rows)s::json)
          AS s(task_id uuid, lease_token uuid, status text, outcome text, uncounted smallint, available_at float8,
-              result jsonb, error_code text, error_message text, artifacts json)
+              result jsonb, error_code text, error_message text, artifacts json, uploads json,
+              made_by uuid)
     WHERE s.task_id BETWEEN '00000000-0000-0000-0000-000000000000' AND 'ffffffff-ffff-ffff-ffff-ffffffffffff'
       AND t.task_id = s.task_id AND t.status = 'PROCESSING' AND t.lease_token = s.lease_token
     RETURNING t.task_id, s.lease_token, s.outcome, s.uncounted, t.tenant_id, t.task_type, t.priority, t.status,
               t.attempt, t.seq, t.created_at, t.available_at, t.started_at, t.worker_id, t.version, t.result,
-              t.error_code, t.error_message, s.artifacts, t.hook_kinds
+              t.error_code, t.error_message, s.artifacts, s.uploads, s.made_by, t.hook_kinds
 ), ended AS (
     INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome,
-                          available_at, error_code, error_message, seq)
+                          available_at, error_code, error_message, seq, made_by)
     SELECT task_id, lease_token, attempt + uncounted, worker_id, version, started_at, to_timestamp(%(now)s),
-           outcome::attempt_outcome, CASE WHEN status = 'QUEUED' THEN available_at END, error_code, error_message, seq
+           outcome::attempt_outcome, CASE WHEN status = 'QUEUED' THEN available_at END, error_code, error_message, seq,
+           made_by
     FROM settled
 ), stored AS (
-    INSERT INTO artifacts (task_id, index, key, content_type, size_bytes, sha256, width, height, duration_s, created_at)
+    INSERT INTO artifacts (task_id, index, key, content_type, size_bytes, sha256, width, height, duration_s,
+                           upload_attempts, created_at)
     SELECT s.task_id, a.index, a.key, a.content_type, a.size_bytes, a.sha256, a.width, a.height, a.duration_s,
-           to_timestamp(%(now)s)
+           a.upload_attempts, to_timestamp(%(now)s)
     FROM settled s
     CROSS JOIN json_to_recordset(s.artifacts)
          AS a(index smallint, key text, content_type text, size_bytes bigint, sha256 text,
-              width integer, height integer, duration_s float8)
+              width integer, height integer, duration_s float8, upload_attempts smallint)
     WHERE s.status = 'COMPLETED'
+), uploaded AS (
+    INSERT INTO uploads (task_id, lease_token, index, status, attempts, size_bytes, started_at, ended_at, error)
+    SELECT s.task_id, s.lease_token, u.index, u.status::upload_status, u.attempts, u.size_bytes,
+           to_timestamp(u.started_at), to_timestamp(u.ended_at), u.error
+    FROM settled s
+    CROSS JOIN json_to_recordset(s.uploads)
+         AS u(index smallint, status text, attempts integer, size_bytes bigint, started_at float8, ended_at float8,
+              error text)
 ), told AS (
     INSERT INTO webhook_outbox (task_id, seq, tenant_id, kind, at, data)
     SELECT s.task_id, e.seq, s.tenant_id, e.kind, to_timestamp(%(now)s), e.data

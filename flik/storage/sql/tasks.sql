@@ -70,7 +70,8 @@ ORDER BY tasks.task_id
 LIMIT %(limit)s
 
 -- name: list_artifacts
-SELECT task_id::text, index, key, content_type, size_bytes, sha256, width, height, duration_s
+SELECT task_id::text, index, key, content_type, size_bytes, sha256, width, height, duration_s,
+       upload_attempts
 FROM artifacts
 WHERE task_id = ANY(%(task_ids)s::uuid[])
 ORDER BY artifacts.task_id, index

@@ -61,7 +61,7 @@ async def tiers(database_url: str, valkey_url: str) -> AsyncIterator[Tiers]:
 async def test_a_completed_task_is_the_same_in_both(tiers: Tiers) -> None:
     task = new_task(submitted_at(), request_id="r1", start_deadline_at=submitted_at() + 60, priority=2)
     grant = await tiers.run(task)
-    files = (stored_file(0), stored_file(1, duration_s=1.5, width=None, height=None))
+    files = (stored_file(0), stored_file(1, duration_s=1.5, width=None, height=None, upload_attempts=2))
     outcome = Completed(grant.task_id, grant.lease_token, 'é "猫"', {"tokens": 3, "deep": [{}]}, files)
     assert await tiers.queue.settle([outcome]) == [True]
     assert await tiers.hot_of(task) == await tiers.tasks.get(task.task_id)

@@ -117,6 +117,26 @@ def test_an_impossible_artifact_is_refused(connection: psycopg.Connection, chang
         connection.execute(f"UPDATE artifacts SET {change}".encode())
 
 
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("index = -1", "uploads_index_check"),
+        ("attempts = -1", "uploads_attempts_check"),
+        ("size_bytes = -1", "uploads_size_bytes_check"),
+        ("status = 'FAILED'", "failed_says_why"),
+        ("status = 'STORED', attempts = 0", "stored_was_sent"),
+    ],
+)
+def test_an_impossible_upload_is_refused(connection: psycopg.Connection, change: str, constraint: str) -> None:
+    connection.execute(
+        "INSERT INTO uploads (task_id, lease_token, index, status, attempts, size_bytes, started_at, ended_at)"
+        " VALUES (gen_random_uuid(), gen_random_uuid(), 0, 'ABANDONED', 1, 1, now(), now())"
+    )
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        connection.execute(f"UPDATE uploads SET {change}".encode())
+    assert refused.value.diag.constraint_name == constraint
+
+
 TENANT = "INSERT INTO tenants (tenant_id, created_at, updated_at) VALUES (%s, now(), now())"
 KEY = (
     "INSERT INTO api_keys (key_id, tenant_id, digest, prefix, scopes, created_at)"

@@ -9,7 +9,7 @@ import pytest
 from making import stored_file, ticket
 
 from flik.actors import packing
-from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, Ticket
+from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, Ticket, Upload, UploadStatus
 
 GRANTS = [
     Grant("t1", "k1", "acme", "TEXT", 1, 2, '{"prompt": "é 猫 \\" \\\\"}', 60.0, 120.5, "r1", "t1"),
@@ -21,6 +21,7 @@ OUTCOMES: list[Outcome] = [
     Failed("t2", "k2", "overloaded", "a lone \ud800 and a \0", retryable=True),
     HandedBack("t3", "k3"),
     Completed("t4", "k4", "é", {"n": 2**70, "raw": b"\xff\0", "none": None, 5: (1, [2.5])}, (stored_file(),)),
+    Completed("t6", "k6", uploads=(Upload(0, UploadStatus.STORED, 2, 10, 1.5, 2.25, "no \ud800 space"),), made_by="k5"),
     Failed("t5", "k5", "", "", retryable=False),
 ]
 TICKETS = [ticket(1), ticket(2, tenant="", priority=0, at=1_700_000_000.123456, due=1_700_000_015.000001)]

@@ -236,6 +236,7 @@ async def test_completed_task_has_its_result_with_signed_links(fakes: Fakes, cli
     assert picture.url == task.result.url
     assert (picture.content_type, picture.size_bytes, picture.width, picture.height) == ("image/png", 12, 64, 32)
     assert "durationS" not in answer.json()["result"]["artifacts"][0]
+    assert picture.upload_attempts == 1
     assert picture.url.startswith(f"http://flik.test{link.PATH_PREFIX}{PICTURE.key}?expires=")
     alone = await client.get(f"/api/v1/tasks/{task_id(1)}/result")
     assert schemas.ResultAnswer.model_validate(alone.json()).text == "rain"

@@ -4,247 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any, cast
 
 import pytest
-from making import stored_file, worker
+from making import stored_file
+from worker_scene import W1, Stage, draw, fail_with, fail_with_first, grant, hang, pictures, say, until, wait_for
 
 from flik import catalog
 from flik.domain.breaker import BreakerPolicy, Call, Tally
 from flik.domain.dag.references import Output as Made
-from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, StoredArtifact, Worker
-from flik.errors import ArtifactNotFound, ProviderError, ProviderUnavailable, Unavailable
+from flik.domain.task import Completed, Failed, Grant, HandedBack
+from flik.errors import ProviderError, ProviderUnavailable
 from flik.pipeline import back_end, work
-from flik.pipeline.ports import Beat, BeatReply, LeaseReply
-from flik.pipeline.work import TaskWorker
-from flik.providers.base import Artifact, Context, Output, Progress, Request, Result, TextChunk
-
-W1 = worker("w1")
-Script = Callable[[Request, Context], AsyncIterator[Output]]
-
-
-class QueueFake:
-    """Grants what the test puts into `pending`; settles at once, unless told to fail."""
-
-    def __init__(self) -> None:
-        self.pending: list[Grant] = []
-        self.asked: list[int] = []
-        self.settled: list[Outcome] = []
-        self.beats: list[Beat] = []
-        self.revoked: list[str] = []
-        self.draining = False
-        self.settle_failures = 0
-        self.lease_failures = 0
-        self.empty_replies = 0
-        self.beat_failures = 0
-        self.refuses = False
-        self.changed = asyncio.Event()
-        self.beat_gate: asyncio.Event | None = None
-        self.revoked_at_gate: list[str] = []
-
-    def give(self, *grants: Grant) -> None:
-        self.pending += grants
-        self.changed.set()
-
-    async def lease(self, worker: Worker, slots: int, wait_s: float) -> LeaseReply:
-        self.asked.append(slots)
-        if self.lease_failures:
-            self.lease_failures -= 1
-            raise Unavailable("queue")
-        if self.empty_replies:
-            self.empty_replies -= 1
-            return LeaseReply([])
-        while not self.pending:
-            self.changed.clear()
-            await self.changed.wait()
-        grants, self.pending = self.pending[:slots], self.pending[slots:]
-        return LeaseReply(grants)
-
-    async def beat(self, beat: Beat) -> BeatReply:
-        self.beats.append(beat)
-        if self.beat_failures:
-            self.beat_failures -= 1
-            raise Unavailable("queue")
-        if self.beat_gate is not None:
-            await self.beat_gate.wait()
-            self.beat_gate = None
-            return BeatReply(self.revoked_at_gate)
-        return BeatReply(self.revoked, self.draining)
-
-    async def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
-        if self.settle_failures:
-            self.settle_failures -= 1
-            raise Unavailable("postgresql")
-        self.settled += outcomes
-        return [not self.refuses] * len(outcomes)
-
-
-class ProviderFake:
-    """Does what the test's script says; counts how many run at a time."""
-
-    def __init__(self) -> None:
-        self.script: Script = say("hello")
-        self.requests: list[Request] = []
-        self.running = 0
-        self.most_running = 0
-        self.cancelled: list[str] = []
-        self.started = asyncio.Event()
-
-    async def generate(self, request: Request, context: Context) -> AsyncIterator[Output]:
-        self.requests.append(request)
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        self.started.set()
-        try:
-            async for output in self.script(request, context):
-                yield output
-        except asyncio.CancelledError:
-            self.cancelled.append(request.task_id)
-            raise
-        finally:
-            self.running -= 1
-
-
-class ArtifactsFake:
-    """Remembers what was stored."""
-
-    def __init__(self) -> None:
-        self.stored: list[tuple[str, int, int]] = []
-        self.gate: asyncio.Event | None = None
-        self.fails = False
-        self.files: dict[str, bytes] = {}
-
-    async def get(self, stored: StoredArtifact) -> bytes:
-        if self.fails:
-            raise Unavailable("artifacts")
-        if stored.key not in self.files:
-            raise ArtifactNotFound("the artifact is not there (any more)")
-        return self.files[stored.key]
-
-    async def put(self, task_id: str, attempt: int, artifact: Artifact) -> StoredArtifact:
-        if self.fails:
-            raise Unavailable("artifacts")
-        if self.gate is not None:
-            await self.gate.wait()
-        self.stored.append((task_id, attempt, artifact.index))
-        return stored_file(artifact.index)
-
-
-class ChunksFake:
-    """Keeps what was written of each text, and how it ended."""
-
-    def __init__(self) -> None:
-        self.written: list[str] = []
-        self.gate: asyncio.Event | None = None
-
-    def begin(self, grant: Grant, payload: Mapping[str, Any]) -> ChunksFake:
-        self.written.append(f"begin {grant.task_id} {payload['prompt']}")
-        return self
-
-    def add(self, text: str) -> None:
-        self.written.append(text)
-
-    async def end(self) -> None:
-        if self.gate is not None:
-            await self.gate.wait()
-        self.written.append("end")
-
-    def close(self) -> None:
-        self.written.append("close")
-
-
-def say(*texts: str) -> Script:
-    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
-        for text in texts:
-            yield TextChunk(text)
-        yield Result()
-
-    return script
-
-
-def fail_with(error: BaseException) -> Script:
-    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
-        yield Progress(0.1)
-        raise error
-
-    return script
-
-
-def fail_with_first(error: BaseException) -> Script:
-    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
-        raise error
-        yield Result()
-
-    return script
-
-
-async def hang(request: Request, context: Context) -> AsyncIterator[Output]:
-    yield Progress(0.25)
-    await asyncio.Event().wait()
-
-
-def wait_for(gate: asyncio.Event) -> Script:
-    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
-        await gate.wait()
-        yield Result("late")
-
-    return script
-
-
-def grant(number: int = 1, token: str = "token", **times: Any) -> Grant:
-    times = {"soft_timeout_s": 60.0, "hard_timeout_s": 120.0, **times}
-    return Grant(f"t{number}", token, "acme", "TEXT", 1, 1, '{"prompt": "x"}', **times)
-
-
-class Stage:
-    """A running worker between its fakes."""
-
-    def __init__(
-        self,
-        slots: int = 2,
-        heartbeat_s: float = 0.005,
-        read_payload: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda task_type, payload: payload,
-    ) -> None:
-        self.queue, self.provider, self.artifacts = QueueFake(), ProviderFake(), ArtifactsFake()
-        self.chunks = ChunksFake()
-        self.worker = TaskWorker(
-            W1,
-            self.queue,
-            self.provider,
-            self.artifacts,
-            read_payload,
-            slots=slots,
-            heartbeat_s=heartbeat_s,
-            chunks=self.chunks,
-        )
-        self.run: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Stage:
-        self.run = asyncio.create_task(self.worker.run())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self.run is not None
-        self.run.cancel()
-        runs = [run.task for run in self.worker._runs.values() if run.task is not None]
-        for task in runs:
-            task.cancel()
-        await asyncio.gather(self.run, *runs, return_exceptions=True)
-
-    async def outcomes(self, count: int = 1) -> list[Outcome]:
-        await until(lambda: len(self.queue.settled) >= count)
-        return self.queue.settled
-
-    async def outcome(self) -> Outcome:
-        return (await self.outcomes())[0]
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(5.0):
-        while not holds():  # noqa: ASYNC110  # conditions over several fakes
-            await asyncio.sleep(0.001)
+from flik.pipeline.ports import Beat
+from flik.providers.base import Context, Output, Progress, Request, Result, TextChunk
 
 
 @pytest.fixture(autouse=True)
@@ -315,20 +90,15 @@ async def test_the_result_s_own_text_and_metadata_go_first(stage: Stage) -> None
 
 
 async def test_artifacts_are_stored_before_the_task_is_completed(stage: Stage) -> None:
-    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
-        yield Artifact(0, "image/png", b"0")
-        yield Artifact(1, "image/png", b"1")
-        yield Result()
-
-    stage.provider.script = script
+    stage.provider.script = draw(*pictures(2))
     stage.artifacts.gate = asyncio.Event()
     stage.queue.give(grant())
-    await stage.provider.started.wait()
-    await asyncio.sleep(0.01)
-    assert stage.queue.settled == []
+    await until(lambda: stage.artifacts.at_once == 2)
+    assert (stage.provider.running, stage.queue.settled) == (0, [])
     stage.artifacts.gate.set()
-    assert await stage.outcome() == Completed("t1", "token", None, {}, (stored_file(0), stored_file(1)))
-    assert stage.artifacts.stored == [("t1", 1, 0), ("t1", 1, 1)]
+    outcome = await stage.outcome()
+    assert outcome._replace(uploads=()) == Completed("t1", "token", None, {}, (stored_file(0), stored_file(1)))
+    assert sorted(stage.artifacts.stored) == [("t1", 1, 0), ("t1", 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -359,19 +129,6 @@ async def test_a_provider_that_ends_without_a_result_has_failed(stage: Stage) ->
     outcome = await stage.outcome()
     assert isinstance(outcome, Failed)
     assert (outcome.error_code, outcome.retryable) == ("no_result", True)
-
-
-async def test_an_object_store_that_is_away_is_worth_a_retry(stage: Stage) -> None:
-    async def script(request: Request, context: Context) -> AsyncIterator[Output]:
-        yield Artifact(0, "image/png", b"0")
-        yield Result()
-
-    stage.provider.script = script
-    stage.artifacts.fails = True
-    stage.queue.give(grant())
-    outcome = await stage.outcome()
-    assert isinstance(outcome, Failed)
-    assert (outcome.error_code, outcome.retryable) == ("artifacts_unavailable", True)
 
 
 async def test_metadata_that_no_json_can_hold_fails_its_task_alone(stage: Stage) -> None:

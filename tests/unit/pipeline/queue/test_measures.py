@@ -8,7 +8,7 @@ import pytest
 from making import EPOCH, Clock, ticket, worker
 
 from flik.domain.breaker import Tally
-from flik.domain.task import Status
+from flik.domain.task import Status, Upload, UploadStatus
 from flik.pipeline.queue.measures import Measures, _observe_all
 from flik.pipeline.queue.roster import Roster
 from flik.storage.queue import Settled, Settlement
@@ -52,6 +52,29 @@ def test_attempts_are_counted_by_the_number_they_had_and_how_they_ended() -> Non
         'flik_run_seconds_sum{task_type="TEXT"} 7.0',
         'flik_run_seconds_bucket{le="1.0",task_type="TEXT"} 1.0',
         'flik_run_seconds_count{task_type="TEXT"} 3.0',
+    ):
+        assert line in text
+
+
+def test_uploads_are_counted_by_what_became_of_them() -> None:
+    def upload(status: UploadStatus, attempts: int, took_s: float) -> Upload:
+        return Upload(0, status, attempts, 1, EPOCH, EPOCH + took_s, "away")
+
+    measures = Measures()
+    uploads = (
+        upload(UploadStatus.STORED, 1, 0.2), upload(UploadStatus.STORED, 4, 4.0), upload(UploadStatus.FAILED, 9, 20.0),
+        upload(UploadStatus.ABANDONED, 0, -1.0),
+    )  # fmt: skip
+    done = Settlement("t1", "k", Status.COMPLETED, "COMPLETED", uploads=uploads)
+    measures.note_settled([(done, Settled("t1", "COMPLETED", 1, 3, "IMAGE", "acme", "v1", EPOCH, None))], EPOCH + 3)
+    text = measures.text()
+    for line in (
+        'flik_uploads_total{outcome="STORED",task_type="IMAGE"} 2.0',
+        'flik_uploads_total{outcome="FAILED",task_type="IMAGE"} 1.0',
+        'flik_uploads_total{outcome="ABANDONED",task_type="IMAGE"} 1.0',
+        'flik_upload_retries_total{task_type="IMAGE"} 11.0',
+        'flik_upload_seconds_sum{task_type="IMAGE"} 24.2',
+        'flik_upload_seconds_count{task_type="IMAGE"} 4.0',
     ):
         assert line in text
 

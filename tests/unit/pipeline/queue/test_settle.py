@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from making import stored_file
 from queue_scene import W1, W2, Scene, completed, failed, handed_back, turn
 
-from flik.domain.task import Completed, Failed, Status
+from flik.domain.task import Completed, Failed, Status, Upload, UploadStatus
 from flik.errors import Unavailable
 from flik.pipeline.queue import settle
+from flik.storage.queue import Settled, Settlement
 
 
 async def test_a_completed_task_is_stored_and_hot(scene: Scene) -> None:
@@ -23,6 +26,27 @@ async def test_a_completed_task_is_stored_and_hot(scene: Scene) -> None:
     assert hot == await scene.store.get(task.task_id)
     assert hot.result == {"text": "é", "metadata": {"tokens": 3}}
     assert await scene.running() == 0
+
+
+async def test_uploads_go_with_whatever_ends_the_attempt_and_tell_no_more_events(scene: Scene) -> None:
+    seen: list[tuple[str, tuple[Upload, ...]]] = []
+    store, settle_in_store = scene.store, scene.store.settle
+
+    async def watch(settlements: Sequence[Settlement], now: float) -> list[Settled]:
+        seen.extend((each.outcome, each.uploads) for each in settlements)
+        return await settle_in_store(settlements, now)
+
+    store.settle = watch  # type: ignore[method-assign]
+    uploads = (Upload(0, UploadStatus.STORED, 2, 10, scene.clock(), scene.clock(), "away"),)
+    task = await scene.submit()
+    await scene.settle(handed_back(await scene.lease_one())._replace(uploads=uploads))
+    await scene.settle(failed(await scene.lease_one())._replace(uploads=uploads))
+    scene.clock.forward(60.0)
+    grant = await scene.lease_one()
+    before = scene.row(task).seq
+    await scene.settle(Completed(grant.task_id, grant.lease_token, None, {}, (stored_file(),), uploads))
+    assert seen == [("HANDED_BACK", uploads), ("FAILED", uploads), ("COMPLETED", uploads)]
+    assert scene.row(task).seq == before + 2
 
 
 async def test_an_outcome_counts_once(scene: Scene) -> None:
