@@ -1,19 +1,18 @@
-"""One Idempotency-Key, 500 requests at once: one task, one answer, whatever is killed meanwhile."""
+"""One Idempotency-Key, 500 requests at once: one task, one answer. What kills the gateways is in test_streams.py."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.acceptance.running import RunningFlik, eventually, task
+from tests.acceptance.running import RunningFlik, task
 
 pytestmark = pytest.mark.timeout(300)
 AT_ONCE = 500
@@ -133,33 +132,3 @@ async def test_batches_under_one_key_are_stored_once(flik: RunningFlik) -> None:
     stored = [item["task"]["taskId"] for item in herd.answers[0].json()["items"] if item["status"] == 202]
     assert ids_of(flik, prompt) == sorted(stored)
     assert len(stored) == 2
-
-
-@pytest.fixture(scope="module")
-def victim(data_folder: Path) -> Iterator[RunningFlik]:
-    """A Flik of our own, with two gateways to kill."""
-    running = RunningFlik(data_folder / "twice", FLIK_GATEWAY_REPLICAS="2", FLIK_SIMULATED_SPEED="20").start()
-    yield running
-    running.stop()
-
-
-@pytest.mark.chaos
-@pytest.mark.parametrize("answered", [0, 1, 250])
-async def test_one_task_and_one_answer_also_when_the_gateways_are_killed_in_the_middle(
-    victim: RunningFlik, answered: int
-) -> None:
-    eventually(lambda: len(victim.find("gateway")) == 2, within_s=30, what="the start of both gateways")
-    eventually(lambda: victim.http.get("/health").status_code == 200, within_s=30, what="health")
-    prompt = unique_prompt()
-    async with client_of(victim) as client:
-        herd = Herd(client, ONE, task(payload={"prompt": prompt}))
-        gateways = victim.find("gateway")
-        running = asyncio.create_task(herd.run())
-        await herd.until_answered(answered)
-        for gateway in gateways:
-            gateway.kill()
-        assert len(herd.answers) < AT_ONCE
-        await running
-    herd.assert_one_answer(202)
-    assert ids_of(victim, prompt) == [herd.answers[0].json()["taskId"]]
-    assert victim.wait(herd.answers[0].json()["taskId"])["status"] == "COMPLETED"

@@ -16,7 +16,9 @@ import redis
 from websockets.sync.client import connect
 
 from flik.client import FlikClient
-from tests.acceptance.running import RunningFlik, eventually
+from tests.acceptance.running import RunningFlik, eventually, task
+from tests.acceptance.test_idempotency import AT_ONCE as HERD
+from tests.acceptance.test_idempotency import ONE, Herd, client_of, ids_of, unique_prompt
 
 pytestmark = pytest.mark.timeout(300)
 AT_ONCE = 50
@@ -257,3 +259,28 @@ async def test_a_text_is_followed_by_name_and_comes_back_together(flik: RunningF
         assert each[-1].kind == "completed"
         assert "".join(pieces) == task.text
         assert len(pieces) > 5
+
+
+# ---- one Idempotency-Key over the same two gateways
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("answered", [0, 1, 250])
+async def test_one_task_and_one_answer_also_when_the_gateways_are_killed_in_the_middle(
+    flik: RunningFlik, answered: int
+) -> None:
+    eventually(lambda: len(flik.find("gateway")) == 2, within_s=30, what="the start of both gateways")
+    eventually(lambda: flik.http.get("/health").status_code == 200, within_s=30, what="health")
+    prompt = unique_prompt()
+    async with client_of(flik) as client:
+        herd = Herd(client, ONE, task(payload={"prompt": prompt, "script": {"durationS": 0}}))
+        gateways = flik.find("gateway")
+        running = asyncio.create_task(herd.run())
+        await herd.until_answered(answered)
+        for gateway in gateways:
+            gateway.kill()
+        assert len(herd.answers) < HERD
+        await running
+    herd.assert_one_answer(202)
+    assert ids_of(flik, prompt) == [herd.answers[0].json()["taskId"]]
+    assert flik.wait(herd.answers[0].json()["taskId"])["status"] == "COMPLETED"
