@@ -156,6 +156,7 @@ class TaskQueue:
         if found is None:
             return None
         before, requeued = found
+        self._measures.note_announced([each.ticket for each in requeued])
         self._take_in(requeued)
         return Moved(before.value, before is DagStatus.FAILED)
 

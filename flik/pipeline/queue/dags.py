@@ -23,6 +23,7 @@ class Dags:
         if not (advanced.released or advanced.stopped):
             return
         self._waiting.offer(each.ticket for each in advanced.released)
+        self._measures.note_announced([each.ticket for each in advanced.released])
         told: list[Notice] = [*telling.requeued(advanced.released)]
         for step in advanced.stopped:
             self._measures["flik_tasks_cancelled"].labels(step.task_type).inc()
