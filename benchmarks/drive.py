@@ -61,5 +61,12 @@ def batch_posts(size: int, priority: int = 1) -> list[Post]:
     ]
 
 
+def chain_posts(steps: int, tenant_id: str | None = None) -> list[Post]:
+    """Return a chain of so many small steps for each of the 20 tenants, or for one."""
+    tenants = [tenant_id] if tenant_id else [f"bench-{tenant}" for tenant in range(TENANTS)]
+    chain = ",".join(['{"taskType":"TEXT","payload":{"prompt":"x"}}'] * steps)
+    return [Post("/api/v1/dags", f'{{"tenantId":"{tenant}","steps":[{chain}]}}') for tenant in tenants]
+
+
 def _task(tenant: int, priority: int) -> str:
     return f'{{"tenantId":"bench-{tenant}","taskType":"TEXT","priority":{priority},"payload":{{"prompt":"x"}}}}'

@@ -22,7 +22,7 @@ from benchmarks.peers import fastapi_celery
 from benchmarks.peers.environment import EnvironmentNotMade
 from benchmarks.plan import Plan
 from benchmarks.region import Region, found_region, started_region
-from benchmarks.rows import following, footprint, latency, throughput, urgent
+from benchmarks.rows import chains, following, footprint, latency, throughput, urgent
 from benchmarks.service import NotReady
 
 SLOTS = 1_024
@@ -40,6 +40,8 @@ REGION_ROWS: Mapping[str, RegionRow] = {
     "followers": following.measure_followers,
     "single": throughput.measure_single,
     "batch": throughput.measure_batch,
+    "chains": chains.measure,
+    "waiting-chains": chains.measure_waiting,
 }
 FEW_SLOTS_ROWS: Mapping[str, RegionRow] = {"urgent": urgent.measure}
 LIMIT_ROWS: Mapping[str, LineRow] = {

@@ -88,7 +88,8 @@ def accepted_ids(tally: Tally) -> tuple[list[str], Counter[str]]:
     refused: Counter[str] = Counter()
     for _, status, body in tally.answers:
         if status == 202:
-            task_ids.append(orjson.loads(body)["taskId"])
+            answer = orjson.loads(body)
+            task_ids += [each["taskId"] for each in answer.get("tasks", [answer])]  # those of a dag, or the one
         elif status == 207:
             for item in orjson.loads(body)["items"]:
                 if item["status"] == 202:

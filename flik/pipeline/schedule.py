@@ -157,6 +157,7 @@ class TaskQueue:
         if found is None:
             return None
         before, requeued = found
+        self._measures.note_announced([each.ticket for each in requeued])
         self._take_in(requeued)
         if requeued:
             self._feed.tell([telling.moved(dag_id, requeued[0].ticket.tenant_id, now)])

@@ -21,6 +21,7 @@ class Dags:
     def take_in(self, advanced: Advanced, now: float) -> None:
         """Hold the tickets of what was released at `now`, and tell what happened."""
         self._waiting.offer(each.ticket for each in advanced.released)
+        self._measures.note_announced([each.ticket for each in advanced.released])
         told: list[Notice] = [*telling.requeued(advanced.released)]
         told += (telling.moved(each.dag_id, each.tenant_id, now) for each in advanced.dags)
         for step in advanced.stopped:
