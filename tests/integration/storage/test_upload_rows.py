@@ -11,6 +11,7 @@ from making import EPOCH, new_task, stored_file, ticket_of, worker
 
 from flik.domain.task import NewTask, Status, Upload, UploadStatus
 from flik.storage.database import Database
+from flik.storage.events import HistoryStore
 from flik.storage.queue import GrantedRow, QueueStore, Settlement
 from flik.storage.tasks import TaskStore
 
@@ -90,6 +91,9 @@ async def test_each_attempt_s_uploads_are_recorded_with_it(
     view = await TaskStore(database, max_attempts=4).get(task.task_id)
     assert view is not None
     assert view.artifacts == files
+    history = await HistoryStore(database).read(task.task_id)
+    assert history is not None
+    assert history.task.artifacts == files
 
 
 async def test_attempt_that_took_up_an_earlier_generation_says_whose(
