@@ -35,6 +35,7 @@ PINNED_PLANS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin
 # Open for at most a second: writes are to go on within 5 s of PostgreSQL's return, of which connecting takes some.
 BREAKER = BreakerPolicy(most_open_s=1.0)
 LEAST_CONNECTIONS = 2  # at rest; each costs PostgreSQL a process of 11 to 16 MB (measured 2026-11-24)
+DEADLOCK_PAUSES_S = (0.02, 0.1)
 PING_S = 0.5  # then it is asked on a connection of its own
 SPARE_S = 0.1  # how long a probe that got no connection of its own waits for one of the pool
 SUSPICIOUS_AFTER_S = 1.0
@@ -118,7 +119,7 @@ class Database:
     async def transaction(self, work: Callable[[Statement], Awaitable[_T]]) -> _T:
         """Do `work` in one transaction, within the time of one statement, and return what it returns.
 
-        It is done once, or a second time if the first was undone for a deadlock.
+        It is done once, or again if it was undone for a deadlock.
 
         Raises:
             Unavailable: PostgreSQL is away. Whether the transaction took effect is unknown.
@@ -220,11 +221,16 @@ async def _fetch(
 
 
 async def _past_deadlock(run: Callable[[], Awaitable[_T]]) -> _T:
-    """Run something that PostgreSQL may undo for the sake of another; what it undid has changed nothing."""
-    try:
-        return await run()
-    except psycopg.errors.DeadlockDetected:
-        return await run()
+    """Run something that PostgreSQL may undo for the sake of another; what it undid has changed nothing.
+
+    The pause is for the other one: who comes back at once may be in its way again.
+    """
+    for pause_s in DEADLOCK_PAUSES_S:
+        try:
+            return await run()
+        except psycopg.errors.DeadlockDetected:
+            await asyncio.sleep(pause_s)
+    return await run()
 
 
 def verdict_of(error: Exception) -> Verdict:

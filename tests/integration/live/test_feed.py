@@ -196,7 +196,7 @@ numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 events = st.builds(
     Event, st.text(min_size=1), st.integers(0, 10**9), st.sampled_from(list(Kind)).map(str),
     st.floats(0, 1e10), st.none() | st.integers(0, 99), texts, texts, texts, numbers, texts, texts, numbers, texts,
-    st.none(), st.none(), st.none() | st.integers(0, 10**9),
+    st.none(), st.none(), st.none() | st.integers(0, 10**9), st.none(),
 )  # fmt: skip
 
 
