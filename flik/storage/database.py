@@ -19,7 +19,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Self, TypeVar
 
+import orjson
 import psycopg
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from flik.domain.breaker import BreakerPolicy, Verdict
@@ -41,6 +43,9 @@ SPARE_S = 0.1  # how long a probe that got no connection of its own waits for on
 SUSPICIOUS_AFTER_S = 1.0
 Statement = Callable[[str, Mapping[str, Any]], Awaitable[list[tuple[Any, ...]]]]
 """Runs a statement, and returns its rows (none for a plain write)."""
+
+# PostgreSQL writes 1e30 as a whole number: Python's json reads an int of it that orjson refuses to write.
+set_json_loads(orjson.loads)
 
 _T = TypeVar("_T")
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import psycopg
 import pytest
 from making import EPOCH, new_task, stored_file, task_id_at, worker
@@ -129,6 +130,13 @@ async def test_a_dag_is_stored_with_its_steps(store: Store) -> None:
     ]  # fmt: skip
     assert all(each.task.dag_id == dag.dag_id for each in view.steps)
     assert await store.dags.get(task_id_at(EPOCH)) is None
+
+
+async def test_metadata_comes_back_as_it_was(store: Store) -> None:
+    written = b'{"large":1e30,"small":1e-30,"most":9223372036854775807}'
+    dag = await submitted(store, make(())._replace(metadata=written.decode()))
+    assert (await view_of(store, dag)).metadata == orjson.loads(written)
+    orjson.dumps((await view_of(store, dag)).metadata)  # as an answer is written
 
 
 async def test_a_step_that_completes_releases_its_children_in_the_same_transaction(store: Store) -> None:

@@ -64,6 +64,10 @@ UNSAID = (
     Rule(_DAGS, "invalid_request", r"/steps/\d+", "steps before it, one after another", why="how deep a graph is"),
     Rule(_DAGS, "invalid_request", "/metadata", "is larger than", why="the size of a document"),
     Rule(
+        _DAGS, "invalid_request", r"(?s:/metadata/.*)", "which cannot be stored",
+        why="schemas have no words for texts and names anywhere in a document",
+    ),
+    Rule(
         _DAGS, "invalid_request", r"/steps/\d+/payload/prompt", "is required: the step has no parents",
         why="depends on whether the step has parents",
     ),
