@@ -154,9 +154,16 @@ _REFERENCE: dict[str, Any] = {
     "required": [FROM],
     "additionalProperties": False,
     "properties": {
-        FROM: {"type": "string", "description": "The id of a step."},
+        FROM: {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 64,
+            "pattern": r"^[A-Za-z][A-Za-z0-9_-]*$",
+            "description": "The id of a step.",
+        },
         PATH: {
             "type": "string",
+            **schemas.STORABLE,
             "description": "text (by default), metadata.<name>, artifacts (by default in `input`), artifacts.<index>.",
         },
     },
