@@ -16,8 +16,9 @@ run: $(RUN_READY) ## Start Flik, make a text, a picture and a film, and go on se
 test: ## Run every check and every test (short forms of the slow suites)
 	+$(MAKE) --no-print-directory --jobs 3 --output-sync=target chromium lint type
 	$(BIN)/python -m compileall -q flik # else each process does it, where PYTHONDONTWRITEBYTECODE is set
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit tests/conformance tests/architecture tests/integration
-	$(BIN)/python -m pytest --durations 60 tests/acceptance
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit tests/conformance tests/architecture
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/integration
+	$(BIN)/python -m pytest tests/acceptance
 
 lint: $(DEV_READY) ## Check style, security and the direction of imports
 	$(BIN)/ruff check .

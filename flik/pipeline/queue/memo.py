@@ -3,6 +3,8 @@
 A step whose caller said `reuse` is looked up by what it would be made of (`flik/domain/dag/memo.py`) once that is
 known: its parents have completed, and the grant says which model version would run it. What is found is its result.
 What is not runs, and is remembered when it has completed; to forget one costs a run and nothing else.
+
+A queue that no such step reaches does not load the catalog, which costs it 20 MB of pydantic.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from typing import Any, Protocol
 
 import orjson
 
-from flik.catalog import MAX_PROMPT_CHARS, TASK_TYPES, read_payload
 from flik.domain.dag import memo, references
 from flik.domain.dag.memo import Made
 from flik.domain.task import Status, StoredArtifact
@@ -73,6 +74,8 @@ class Reuse:
 
 def _key_of(row: GrantedRow, version: str) -> str | None:
     """Return the key of what a step would make; None when it cannot run, which is for its worker to say."""
+    from flik.catalog import MAX_PROMPT_CHARS, read_payload  # noqa: PLC0415  # see above
+
     payload: dict[str, Any] = orjson.loads(row.payload)
     inputs: tuple[StoredArtifact, ...] = ()
     try:
@@ -85,6 +88,8 @@ def _key_of(row: GrantedRow, version: str) -> str | None:
 
 
 def _settlement(row: GrantedRow, made: Made) -> Settlement:
+    from flik.catalog import TASK_TYPES  # noqa: PLC0415  # see above
+
     result = memo.reused(made, str(TASK_TYPES[row.task_type].price_usd))
     return Settlement(
         row.task_id, row.lease_token, Status.COMPLETED, "COMPLETED", result=result, artifacts=made.artifacts

@@ -180,8 +180,8 @@ class Settling:
         except Exception as error:
             await self._settle_one_by_one(batch, error)
         else:
+            self._dags.take_in(advanced, now)  # first: what was released need not wait for Redis
             await self._note_settled(batch, {row.task_id: row for row in rows}, now)
-            self._dags.take_in(advanced, now)
 
     async def _store_all(self, batch: list[Entry], now: float) -> tuple[list[Settled], Advanced]:
         settlements = [entry.settlement for entry in batch]

@@ -383,6 +383,9 @@ class World:
         """What followers are told is in the log, word for word but for what they read themselves."""
         told, self.feed.notices = self.feed.notices, []
         for tenant_id, event in told:
+            if event.kind == Kind.MOVED:  # of a dag: its log is to be read
+                assert tenant_id == self.store.dags.dags[event.task_id].dag.tenant_id
+                continue
             assert tenant_id == self.store.rows[event.task_id].task.tenant_id
             if event.is_durable:
                 logged = self.store.logs[event.task_id][event.seq - 1]
