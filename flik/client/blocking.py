@@ -72,8 +72,8 @@ class SyncFlikClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)  # after an error, Ctrl-C among them, nothing that still runs is waited for
 
     def close(self) -> None:
         """Close the connections and end the thread; a second call does nothing."""
@@ -102,4 +102,9 @@ class SyncFlikClient:
     health = _Blocking(FlikClient.health)
 
     def _call(self, work: Callable[[], Awaitable[R]]) -> R:
-        return self._portal.call(work)
+        waited_for = self._portal.start_task_soon(work)
+        try:
+            return waited_for.result()
+        except BaseException:
+            waited_for.cancel()  # of a caller that was interrupted; what has ended is left alone
+            raise

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
+import asyncio
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from fakes_gateway import PICTURE, FakeGateway, task_id
 
 from flik.client import FlikApiError, FlikClient, SyncFlikClient
+from flik.client.blocking import _Blocking
 
 
 def test_a_task_from_submit_to_file(gateway: FakeGateway, tmp_path: Path) -> None:
@@ -51,3 +55,15 @@ def test_every_public_method_of_the_async_client_is_there() -> None:
         return {name for name in dir(kind) if not name.startswith("_")}
 
     assert public(FlikClient) == public(SyncFlikClient)
+
+
+def test_an_interrupted_call_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def health(self: FlikClient) -> None:
+        _thread.interrupt_main()  # Ctrl-C, while the caller waits
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(SyncFlikClient, "health", _Blocking(health))
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), SyncFlikClient("http://127.0.0.1:9", "key") as client:
+        client.health()
+    assert time.monotonic() - began < 30
