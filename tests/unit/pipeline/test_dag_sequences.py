@@ -204,16 +204,6 @@ class DagWorld(World):
         super().check()
         for dag_id in self.cancelled_dags:
             assert self.store.dags.dags[dag_id].status is DagStatus.CANCELLED
-        if self.queue.rebuilt.is_set() and not self.replies_were_lost and self.policy.window > MOST_STEPS:
-            self._check_released()
-
-    def _check_released(self) -> None:
-        """What was released or resumed waits for a worker at once; no scan has to find it."""
-        for dag in self.store.dags.dags.values():
-            for row in map(self.store.rows.__getitem__, dag.task_ids):
-                if row.status is Status.QUEUED and (row.released_at is not None or dag.round > 1):
-                    held = row.ticket.task_id in self.queue.waiting.lanes[row.task.task_type]
-                    assert held or self.queue.waiting.is_busy(row.ticket.task_id), "nobody knows that it waits"
 
     def _note_completed(self, outcome: Completed) -> None:
         assert self.store.rows[outcome.task_id].task.dag_id not in self.cancelled_dags

@@ -202,7 +202,7 @@ def resolve(body: Any, error: FieldError) -> Any:
     return body
 
 
-@settings(max_examples=2_500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(any_steps())
 def test_what_is_accepted_can_run_and_what_is_refused_is_pointed_at(steps: list[StepSpec]) -> None:
     try:
