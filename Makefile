@@ -8,7 +8,10 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-.PHONY: run test lint type fmt bench chaos fuzz lock help chromium
+# Files that start a Flik of their own and mostly wait for it, with bounds that a busy machine keeps too.
+PATIENT := $(patsubst %,tests/acceptance/test_%.py,start_stop fuzz)
+
+.PHONY: run test lint type fmt bench chaos fuzz lock help small patient chromium
 
 run: $(RUN_READY) ## Start Flik, make a text, a picture and a film, and go on serving
 	$(BIN)/flik up --demo
@@ -16,9 +19,9 @@ run: $(RUN_READY) ## Start Flik, make a text, a picture and a film, and go on se
 test: ## Run every check and every test (short forms of the slow suites)
 	+$(MAKE) --no-print-directory --jobs 3 --output-sync=target chromium lint type
 	$(BIN)/python -m compileall -q flik # else each process does it, where PYTHONDONTWRITEBYTECODE is set
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit tests/conformance tests/architecture
+	+$(MAKE) --no-print-directory --jobs 2 --output-sync=target small patient
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/integration
-	$(BIN)/python -m pytest tests/acceptance
+	$(BIN)/python -m pytest tests/acceptance $(PATIENT:%=--ignore=%)
 
 lint: $(DEV_READY) ## Check style, security and the direction of imports
 	$(BIN)/ruff check .
@@ -47,6 +50,12 @@ lock: ## Renew the locked dependencies (needs uv)
 	  pyproject.toml --group build --output-file requirements/run.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  pyproject.toml --group build --group dev --output-file requirements/dev.txt
+
+small: # no server of its own, or one that is only asked what it holds
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit tests/conformance tests/architecture
+
+patient: # beside `small`, which has the cache of pytest
+	$(BIN)/python -m pytest -q -p no:cacheprovider $(PATIENT)
 
 chromium: # the browser tests drive a real one
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \

@@ -1,7 +1,11 @@
-"""A queue of a million tasks costs bounded memory, and a lease out of it is as fast as out of a short one."""
+"""A queue of a million tasks costs bounded memory, and a lease out of it is as fast as out of a short one.
+
+It has 200,000 without `make chaos`: four times what is held in memory.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +14,7 @@ import pytest
 
 from tests.acceptance.running import RunningFlik, eventually, task
 
-ROWS = 1_000_000
+ROWS = 1_000_000 if os.environ.get("FLIK_CHAOS") == "long" else 200_000
 WARM_UP = 2_000
 INSTANT = '{"prompt": "x", "script": {"durationS": 0, "progressSteps": 0}}'
 pytestmark = pytest.mark.timeout(300)
@@ -25,7 +29,7 @@ def loaded(data_folder: Path) -> Iterator[RunningFlik]:
 
 
 def insert_million(flik: RunningFlik) -> None:
-    """COPY a million waiting TEXT tasks of 1,000 tenants into the table, announced to nobody."""
+    """COPY so many waiting TEXT tasks of 1,000 tenants into the table, announced to nobody."""
     flik.query(f"""
         COPY tasks (task_id, tenant_id, task_type, priority, region, status, max_attempts, created_at, available_at,
                     payload)
@@ -49,6 +53,7 @@ def mean_grant_s(flik: RunningFlik, completed: int) -> float:
     return (counter(flik, "flik_grant_seconds_sum") - sum_s) / (counter(flik, "flik_grant_seconds_count") - grants)
 
 
+@pytest.mark.chaos
 def test_million_waiting_tasks_cost_little_memory_and_no_latency(loaded: RunningFlik) -> None:
     body = task("TEXT", payload={"prompt": "x", "script": {"durationS": 0, "progressSteps": 0}})
     loaded.submit_many([body] * (WARM_UP + 1000))

@@ -117,6 +117,8 @@ def test_starts_stops_within_15_s_and_starts_again_with_its_data_open_this_time(
     assert took_s < 15
 
 
+@pytest.mark.skipif(os.environ.get("FLIK_CHAOS") != "long", reason="the long form: make chaos")
+@pytest.mark.chaos
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_serve_run_starts_the_whole_application(folder: Path) -> None:
     config = (Path(__file__).parents[2] / "serve_config.yaml").read_text()
