@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import signal
 import threading
@@ -60,7 +59,7 @@ def test_every_public_method_of_the_async_client_is_there() -> None:
 
 def test_an_interrupted_call_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     async def health(self: FlikClient) -> None:
-        _thread.interrupt_main()  # Ctrl-C, while the caller waits
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # Ctrl-C, while the caller waits
         await asyncio.sleep(60)
 
     monkeypatch.setattr(SyncFlikClient, "health", _Blocking(health))
