@@ -12,7 +12,7 @@ from flik import errors, schemas
 from flik.domain.dag.log import WEBHOOK_KINDS
 from flik.domain.identity import Caller, Scope
 from flik.domain.webhook.record import Delivery, Webhook
-from flik.errors import DeliveryNotFound, FieldError, InvalidRequest, WebhookInactive, WebhookNotFound
+from flik.errors import DeliveryNotFound, WebhookInactive, WebhookNotFound
 from flik.gateway import cursor, filters, pages, paths, problems
 from flik.gateway.answers import iso
 from flik.gateway.dags import find_dag
@@ -177,6 +177,4 @@ def answer_of(delivery: Delivery) -> dict[str, Any]:
 
 
 def _id(raw: str, name: str, what: str) -> str:
-    if not paths.is_uuid(raw):
-        raise InvalidRequest((FieldError(f"/{name}", f"is not the id of a {what} (a UUID)"),))
-    return raw.lower()
+    return paths.read_id(raw, name, f"is not the id of a {what}")

@@ -24,12 +24,17 @@ def is_uuid(raw: str) -> bool:
     return re.fullmatch(_UUID[:-1], raw) is not None  # a `$` would let a line feed pass
 
 
-def read_dag_id(raw: str) -> str:
-    """Return a dag id in its canonical form.
+def read_id(raw: str, name: str, wrong: str) -> str:
+    """Return an id in its canonical form; `name` is what the path calls it, `wrong` what is said of one that is none.
 
     Raises:
         InvalidRequest: it is not a UUID.
     """
     if not is_uuid(raw):
-        raise InvalidRequest((FieldError("/dagId", "is not a dag id (a UUID)"),))
+        raise InvalidRequest((FieldError(f"/{name}", f"{wrong} (a UUID)"),))
     return raw.lower()
+
+
+def read_dag_id(raw: str) -> str:
+    """Return a dag id in its canonical form. Raises as `read_id`."""
+    return read_id(raw, "dagId", "is not a dag id")

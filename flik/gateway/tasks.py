@@ -12,7 +12,7 @@ from starlette.responses import Response
 from flik import schemas
 from flik.domain.identity import Caller, Scope
 from flik.domain.task import TERMINAL, DeadLetter, Status, TaskFilter, TaskView
-from flik.errors import FieldError, InvalidRequest, StateConflict, StepOfDag, TaskNotFound
+from flik.errors import StateConflict, StepOfDag, TaskNotFound
 from flik.gateway import answers, cursor, door, filters, headers, pages, paths, prefer, problems
 from flik.gateway.identity import authenticate
 from flik.gateway.parts import base_url, parts_of
@@ -60,9 +60,7 @@ def read_task_id(raw: str) -> str:
     Raises:
         InvalidRequest: it is not a UUID.
     """
-    if not paths.is_uuid(raw):
-        raise InvalidRequest((FieldError("/taskId", "is not a task id (a UUID)"),))
-    return raw.lower()
+    return paths.read_id(raw, "taskId", "is not a task id")
 
 
 @router.get(

@@ -393,10 +393,13 @@ class Following:
         await self._give(fresh)
 
     async def _read(self) -> Story:
-        history = await self._hub.read(self._id)
-        if history is None:
+        story = await self._find()
+        if story is None:
             raise self.not_found()
-        return history
+        return story
+
+    async def _find(self) -> Story | None:
+        return await self._hub.read(self._id)
 
 
 class DagFollowing(Following):
@@ -409,11 +412,8 @@ class DagFollowing(Following):
         """Return what is raised when there is no such dag."""
         return DagNotFound(self._id)
 
-    async def _read(self) -> Story:
-        history = await self._hub.read_dag(self._id)
-        if history is None:
-            raise self.not_found()
-        return history
+    async def _find(self) -> Story | None:
+        return await self._hub.read_dag(self._id)
 
 
 class TenantFollowing:

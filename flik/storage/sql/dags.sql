@@ -160,7 +160,7 @@ LIMIT %(limit)s
 WITH fresh AS (
     SELECT * FROM json_to_recordset(%(steps)s::json)
                   AS n(ended_id uuid, task_id uuid, status text, start_deadline_at float8)
-), copied AS (
+), stored AS (
     INSERT INTO tasks (task_id, tenant_id, task_type, priority, region, status, max_attempts, created_at, available_at,
                        start_deadline_at, payload, request_id, trace_id, dag_id)
     SELECT n.task_id, t.tenant_id, t.task_type, t.priority, t.region, n.status::task_status, t.max_attempts,
@@ -184,14 +184,12 @@ WITH fresh AS (
     SET status = 'RUNNING', round = round + 1, seq = seq + 1, deadline_at = NULL, completed_at = NULL,
         error_code = NULL, error_message = NULL, error_step = NULL
     WHERE dag_id = %(dag_id)s::uuid
-), stored AS (
-    SELECT * FROM copied
 ), told AS (
 {tell_submitted}
 )
 SELECT 1, task_id::text, tenant_id, task_type, priority,
        date_part('epoch', created_at), date_part('epoch', available_at)
-FROM copied WHERE status = 'QUEUED'
+FROM stored WHERE status = 'QUEUED'
 
 -- name: columns
 -- What is shown of a dag, as `DagView` has it, up to `counts`.
