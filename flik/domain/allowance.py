@@ -1,8 +1,11 @@
 """What a gateway holds of one tenant's tokens, how many it asks for, and what it says when there are none.
 
 A tenant that sends at least `STEADY_PER_S` here is provided for `AHEAD_S` ahead, so that its requests wait
-for nobody; but at most `burst / FEW` is held, or gateways would strand the tokens of one another. Any other
-gets exactly what its requests need, when they need it. What is left over goes back with the next call.
+for nobody. Of one that sends less, a reserve is held for `RESERVED_S` after its last request, while at least
+half of its burst is left: the next request waits for nobody either, and a tenant near its limit may spend
+its last token at any gateway. At most `burst / FEW` is held, or gateways would strand the tokens of one
+another. Otherwise requests get exactly what they need, when they need it. What is left over goes back with
+the next call.
 
 When there are no tokens, requests are refused here, without a call, until some may be there again.
 """
@@ -14,12 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flik.domain.identity import Limits
-from flik.domain.rate import LONGEST_WAIT_S, Lent, Limited, Line, wait_s
+from flik.domain.rate import LEASE_S, LONGEST_WAIT_S, Lent, Limited, Line, wait_s
 
 AHEAD_S = 0.2
 STEADY_PER_S = 10.0
 FEW = 16
 IDLE_S = 1.0
+RESERVE = 4  # tokens; renewals alone keep it up at a few requests a second
+RESERVED_S = 15.0
 PAUSE_S = 0.05  # after an answer that was short nobody asks again for so long
 _RENEW_S = 0.5
 _MEASURED_EVERY_S = 0.05
@@ -28,12 +33,13 @@ _MEASURED_OVER_S = 0.5
 
 @dataclass(slots=True)
 class Allowance:
-    """Tokens that may be spent until `ends_at`. Below `low`, more are asked for."""
+    """Tokens that may be spent until `ends_at`. Below `low`, more are asked for. `reserve`: for a seldom tenant."""
 
     rate_per_s: float
     burst: int
     measured_at: float
     used_at: float
+    reserve: int = 0
     tokens: float = 0.0
     ends_at: float = 0.0
     low: float = -1.0
@@ -74,8 +80,9 @@ class Allowance:
 
     def has_news(self, now: float) -> bool:
         """Return whether the limiter should hear of this tenant, though no request waits."""
-        held = self.tokens if now < self.ends_at else 0.0
-        return held != self.told or (held > 0 and self.ends_at - now < _RENEW_S) or held > 2 * self._target(now)
+        held, target = self.tokens if now < self.ends_at else 0.0, self._target(now)
+        lacks = held <= target / 2 and (held != self.told or (held < target and now >= self.pause_until))
+        return lacks or (held > 0 and self.ends_at - now < _RENEW_S) or held > 2 * target
 
     def is_idle(self, now: float) -> bool:
         """Return whether nothing is lost by forgetting this tenant."""
@@ -110,7 +117,7 @@ class Allowance:
         self.known = not short or lent.left is not None
         if line.want > 0:
             self.pause_until = now + PAUSE_S if short and self.known else -math.inf
-        self.low = -1.0 if short else self._target(now) / 2
+        self.low = -1.0 if short or not self._is_steady(now) else self._target(now) / 2
 
     def limits_are(self, limits: Limits) -> None:
         """Take over limits that may have changed."""
@@ -127,6 +134,11 @@ class Allowance:
         self.spent, self.measured_at = 0.0, now
 
     def _target(self, now: float) -> float:
-        if self.demand_per_s < STEADY_PER_S or now - self.used_at > IDLE_S:
-            return 0.0
-        return float(math.floor(min(self.demand_per_s * AHEAD_S, self.burst / FEW)))
+        wanted = self.demand_per_s * AHEAD_S if self._is_steady(now) else 0.0
+        plenty = now - self.left_at < LEASE_S and self.left + self.tokens >= self.burst / 2
+        if plenty and now - self.used_at <= RESERVED_S:
+            wanted = max(wanted, self.reserve)
+        return float(math.floor(min(wanted, self.burst / FEW)))
+
+    def _is_steady(self, now: float) -> bool:
+        return self.demand_per_s >= STEADY_PER_S and now - self.used_at <= IDLE_S

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from flik.domain.allowance import Allowance
+from flik.domain.allowance import RESERVE, Allowance
 from flik.domain.identity import Limits
 from flik.domain.rate import Admitted, Ask, Decision, Limited, Line, Loan, NeverFits
 from flik.errors import Unavailable
@@ -34,6 +34,7 @@ ANSWER_S = ROUND_S + 0.1  # a limiter that takes longer is taken for away
 AWAY_S = 0.1  # then requests are turned away without a call for so long
 COME_BACK_S = 1.0  # what those are told
 MOST_LINES = 1_000
+MOST_RESERVED = 250  # tenants of which a reserve is held: each is renewed three times a second
 _LOOK_EVERY_S = 0.1
 _log = logging.getLogger("flik.gateway")
 
@@ -122,7 +123,8 @@ class Allowances:
             raise Unavailable("limiter", COME_BACK_S)
         tenant = self._tenants.get(tenant_id)
         if tenant is None:
-            tenant = _Tenant(Allowance(limits.rate_per_s, limits.burst, now, now))
+            reserve = RESERVE if len(self._tenants) < MOST_RESERVED else 0
+            tenant = _Tenant(Allowance(limits.rate_per_s, limits.burst, now, now, reserve))
             self._tenants[tenant_id] = tenant
         tenant.allowance.limits_are(limits)
         refusal = tenant.allowance.refusal(cost, now)

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from flik.domain.allowance import AHEAD_S, FEW, IDLE_S, PAUSE_S, Allowance
+from flik.domain.allowance import AHEAD_S, FEW, IDLE_S, PAUSE_S, RESERVE, RESERVED_S, Allowance
 from flik.domain.rate import LEASE_S, LONGEST_WAIT_S, Lent, Line
 
 RATE, BURST = 300.0, 1_000
 
 
 class Gateway:
-    def __init__(self, rate: float = RATE, burst: int = BURST) -> None:
+    def __init__(self, rate: float = RATE, burst: int = BURST, reserve: int = 0) -> None:
         self.now = 1_000.0
-        self.allowance = Allowance(rate, burst, self.now, self.now)
+        self.allowance = Allowance(rate, burst, self.now, self.now, reserve)
 
     def line(self, *costs: float) -> Line:
         return self.allowance.line("acme", costs, self.now)
@@ -70,6 +70,52 @@ def test_seldom_tenant_gets_exactly_what_it_needs() -> None:
     gateway.send(per_s=9, seconds=4)
     gateway.allowance.tokens = 0
     assert gateway.line().want == 0
+    assert gateway.line(1).want == 1
+
+
+def test_of_a_seldom_tenant_that_is_far_from_its_limit_a_reserve_is_held() -> None:
+    gateway = Gateway(reserve=RESERVE)
+    assert gateway.borrow(1, left=BURST / 2).want == 1, "nobody knows yet how far it is"
+    gateway.allowance.take(1)
+    assert gateway.allowance.has_news(gateway.now)
+    assert gateway.borrow(left=BURST / 2).want == RESERVE
+    assert not gateway.allowance.has_news(gateway.now)
+    gateway.allowance.take(RESERVE / 2)
+    assert gateway.allowance.has_news(gateway.now)
+
+
+def test_tenant_near_its_limit_has_no_reserve() -> None:
+    gateway = Gateway(reserve=RESERVE)
+    gateway.borrow(1, left=BURST / 2 - 2)
+    gateway.allowance.take(1)
+    assert gateway.borrow(left=BURST / 2 - 2).want == 0
+
+
+def test_reserve_is_a_small_part_of_the_burst() -> None:
+    gateway = Gateway(burst=2 * FEW, reserve=RESERVE)
+    gateway.borrow(1, left=FEW * 1.5)
+    gateway.allowance.take(1)
+    assert gateway.line().want == 2
+
+
+def test_reserve_goes_back_when_nothing_was_sent_for_a_while() -> None:
+    gateway = Gateway(reserve=RESERVE)
+    gateway.borrow(1)
+    gateway.allowance.take(1)
+    gateway.borrow()
+    for _ in range(round(RESERVED_S / 0.3)):
+        gateway.now += 0.3
+        assert gateway.borrow().held == RESERVE
+    gateway.now += 0.6
+    assert gateway.borrow().returned == RESERVE
+    assert gateway.allowance.is_idle(gateway.now)
+
+
+def test_what_is_left_is_not_believed_for_long() -> None:
+    gateway = Gateway(reserve=RESERVE)
+    gateway.borrow(1)
+    gateway.allowance.take(1)
+    gateway.now += LEASE_S + 0.01
     assert gateway.line(1).want == 1
 
 

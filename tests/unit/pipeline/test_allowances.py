@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 import virtual_time
 
+from flik.domain.allowance import RESERVE, RESERVED_S
 from flik.domain.identity import Limits
 from flik.domain.rate import LEASE_S, Admitted, Ask, Decision, Lent, Limited, Loan, NeverFits
 from flik.errors import Unavailable
-from flik.pipeline.allowances import ANSWER_S, AWAY_S, Allowances
+from flik.pipeline.allowances import ANSWER_S, AWAY_S, MOST_RESERVED, Allowances
 from flik.telemetry import Metrics
 
 LIMITS = Limits(rate_per_s=100.0, burst=200)
@@ -188,7 +189,7 @@ def test_caller_that_leaves_pays_nothing() -> None:
         leaving = asyncio.create_task(allowances.spend("acme", 100, LIMITS))
         await asyncio.sleep(0.001)
         leaving.cancel()
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(RESERVED_S + 1.0)
         assert limiter.tokens == 1e6
 
     tell(story)
@@ -199,7 +200,33 @@ def test_seldom_tenant_leaves_no_tokens_behind() -> None:
         for _ in range(5):
             await allowances.spend("acme", 3, LIMITS)
             await asyncio.sleep(0.4)
+        await asyncio.sleep(RESERVED_S)
         assert limiter.tokens == 1e6 - 15
+
+    tell(story)
+
+
+def test_seldom_tenants_wait_for_their_first_request_only_and_share_calls() -> None:
+    async def story(allowances: Allowances, limiter: Limiter) -> None:
+        waited, limits = 0, Limits(rate_per_s=10, burst=100)
+        for _ in range(10):
+            for number in range(20):
+                spending = asyncio.ensure_future(allowances.spend(f"tenant-{number}", 1, limits))
+                await asyncio.sleep(0)
+                waited += not spending.done()
+                assert isinstance(await spending, Admitted)
+                await asyncio.sleep(0.05)
+        assert waited == 20
+        assert limiter.calls < 130, "of 200 requests; most of them renew all tenants together"
+
+    tell(story)
+
+
+def test_few_tenants_have_a_reserve() -> None:
+    async def story(allowances: Allowances, limiter: Limiter) -> None:
+        await asyncio.gather(*(allowances.spend(f"tenant-{n}", 1, LIMITS) for n in range(MOST_RESERVED + 100)))
+        await asyncio.sleep(1.0)
+        assert 0 < 1e6 - limiter.tokens - (MOST_RESERVED + 100) <= MOST_RESERVED * RESERVE
 
     tell(story)
 
@@ -289,6 +316,8 @@ def test_idle_tenants_are_forgotten() -> None:
         await asyncio.gather(*(allowances.spend(f"tenant-{n}", 1, LIMITS) for n in range(2_500)))
         assert len(allowances) == 2_500
         await asyncio.sleep(3.0)
+        assert len(allowances) == MOST_RESERVED
+        await asyncio.sleep(RESERVED_S)
         assert len(allowances) == 0
         assert limiter.tokens == 1e6 - 2_500
 
