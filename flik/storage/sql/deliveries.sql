@@ -6,7 +6,8 @@
 -- name: expand_outbox
 -- Outbox -> WAITING, one for each webhook that wants the event: those of the tenant, and the task's own, which goes by
 -- its receiver. One sender at a time, as others would only wait for its rows. In the order of the key, so that no event
--- is here before an earlier one of its task. Ids are UUIDv7 (RFC 9562, section 5.7).
+-- is here before an earlier one of its task. Ids are UUIDv7 (RFC 9562, section 5.7), with a counter in rand_a (200
+-- events for 11 webhooks at most): lists are ordered by ids, and what is expanded together has one time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(1718380908) AS mine
 ), next AS MATERIALIZED (
@@ -17,7 +18,9 @@ WITH turn AS MATERIALIZED (
     INSERT INTO webhook_deliveries (delivery_id, webhook_id, task_id, seq, kind, at, data, created_at, round_at,
                                     next_at)
     SELECT overlay(replace(gen_random_uuid()::text, '-', '')
-                   PLACING lpad(to_hex((%(now)s::float8 * 1000)::bigint), 12, '0') || '7' FROM 1 FOR 13)::uuid,
+                   PLACING lpad(to_hex((%(now)s::float8 * 1000)::bigint), 12, '0') || '7'
+                       || lpad(to_hex(row_number() OVER (ORDER BY t.task_id, t.seq)), 3, '0')
+                   FROM 1 FOR 16)::uuid,
            w.webhook_id, t.task_id, t.seq, t.kind, t.at, t.data, to_timestamp(%(now)s), to_timestamp(%(now)s),
            to_timestamp(%(now)s)
     FROM taken t CROSS JOIN LATERAL (

@@ -199,6 +199,16 @@ async def test_delivery_has_a_version_7_id_of_its_moment(
     assert [each.delivery_id for each in page] == ids[10:20]
 
 
+async def test_events_that_become_deliveries_together_are_listed_in_their_order(
+    webhooks: WebhookStore, store: DeliveryStore, database: Database
+) -> None:
+    webhook, task_id = await made(webhooks), task_id_at(EPOCH)
+    await happened(database, *((task_id, seq, "failed") for seq in range(1, 21)))
+    await store.expand(EPOCH + 7)
+    found = await webhooks.deliveries(webhook.webhook_id, before_id=None, limit=100)
+    assert [each.seq for each in found] == list(range(20, 0, -1))
+
+
 async def test_nothing_is_gathered_for_a_tenant_without_webhooks(store: DeliveryStore, database: Database) -> None:
     await happened(database, (task_id_at(EPOCH), 1, "completed"))
     assert await store.expand(EPOCH) == 0
