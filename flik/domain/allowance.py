@@ -81,8 +81,8 @@ class Allowance:
     def has_news(self, now: float) -> bool:
         """Return whether the limiter should hear of this tenant, though no request waits."""
         held, target = self.tokens if now < self.ends_at else 0.0, self._target(now)
-        lacks = held <= target / 2 and (held != self.told or (held < target and now >= self.pause_until))
-        return lacks or (held > 0 and self.ends_at - now < _RENEW_S) or held > 2 * target
+        lacks = held < target and now >= self.pause_until
+        return held != self.told or lacks or (held > 0 and self.ends_at - now < _RENEW_S) or held > 2 * target
 
     def is_idle(self, now: float) -> bool:
         """Return whether nothing is lost by forgetting this tenant."""
