@@ -46,10 +46,11 @@ def read_dag(document: Any, caller: Caller, origin: Origin, parts: Parts) -> New
         raise InvalidRequest((FieldError("", "must be an object"),))
     wanted = read_model(schemas.DagRequest, document)
     tenant_id, region = named_tenant(caller, wanted.tenant_id), read_region(wanted.region, parts)
-    metadata = None if wanted.metadata is None else orjson.dumps(wanted.metadata).decode()
-    if metadata is not None and len(metadata.encode()) > MAX_METADATA_BYTES:
+    metadata = None if wanted.metadata is None else orjson.dumps(wanted.metadata)
+    if metadata is not None and len(metadata) > MAX_METADATA_BYTES:
         raise InvalidRequest((FieldError("/metadata", f"is larger than {MAX_METADATA_BYTES:,} bytes"),))
-    planned = _plan_of(wanted.steps)
+    payloads = [orjson.dumps(step.payload) for step in wanted.steps]
+    planned = _plan_of(wanted.steps, payloads)
     hook = None if wanted.webhook is None else own_webhooks.read(wanted.webhook, tenant_id, parts.webhook_targets, "")
 
     dag_id = uuid7()
@@ -57,20 +58,21 @@ def read_dag(document: Any, caller: Caller, origin: Origin, parts: Parts) -> New
     deadline_at = None if wanted.deadline_s is None else now + wanted.deadline_s
     common = _Common(str(dag_id), tenant_id, region, wanted.priority, now, deadline_at, origin)
     return NewDag(
-        common.dag_id, tenant_id, wanted.priority, region, now, deadline_at, metadata, origin.request_id,
-        origin.trace_id, tuple(_step_of(step, common) for step in planned.steps), hook,
+        common.dag_id, tenant_id, wanted.priority, region, now, deadline_at,
+        None if metadata is None else metadata.decode(), origin.request_id, origin.trace_id,
+        tuple(_step_of(step, payload.decode(), common) for step, payload in zip(planned.steps, payloads, strict=True)),
+        hook,
     )  # fmt: skip
 
 
-def _step_of(step: PlannedStep, common: _Common) -> NewStep:
+def _step_of(step: PlannedStep, payload: str, common: _Common) -> NewStep:
     spec, task_id, waits = step.spec, uuid7(), bool(step.parents)
     bounds = [common.deadline_at, None if spec.start_deadline_s is None else common.now + spec.start_deadline_s]
     starts_by = None if waits else min((at for at in bounds if at is not None), default=None)
     priority = common.priority if spec.priority is None else spec.priority
     task = NewTask(
-        str(task_id), common.tenant_id, spec.task_type, priority, common.region, orjson.dumps(spec.payload).decode(),
-        task_id.timestamp / 1000, starts_by, common.origin.request_id, common.origin.trace_id, None, common.dag_id,
-        waits, spec.max_attempts,
+        str(task_id), common.tenant_id, spec.task_type, priority, common.region, payload, task_id.timestamp / 1000,
+        starts_by, common.origin.request_id, common.origin.trace_id, None, common.dag_id, waits, spec.max_attempts,
     )  # fmt: skip
     return NewStep(step.step_id, task, step.parents, spec.on_failure, spec.start_deadline_s, spec.reuse)
 
@@ -78,11 +80,15 @@ def _step_of(step: PlannedStep, common: _Common) -> NewStep:
 # ---- rules
 
 
-def _plan_of(steps: Sequence[schemas.DagStep]) -> Plan:
+def _plan_of(steps: Sequence[schemas.DagStep], payloads: Sequence[bytes]) -> Plan:
     for place, step in enumerate(steps):
         filters.require_known_type(step.task_type, f"/steps/{place}")
     planned = plan([_spec_of(step) for step in steps])
-    broken = [error for place, step in enumerate(planned.steps) for error in _broken(step, f"/steps/{place}/payload")]
+    broken = [
+        error
+        for place, (step, payload) in enumerate(zip(planned.steps, payloads, strict=True))
+        for error in _broken(step, len(payload), f"/steps/{place}/payload")
+    ]
     if broken:
         raise InvalidRequest(tuple(broken[:MAX_NAMED]))
     return planned
@@ -96,9 +102,9 @@ def _spec_of(step: schemas.DagStep) -> StepSpec:
     )  # fmt: skip
 
 
-def _broken(step: PlannedStep, pointer: str) -> Sequence[FieldError]:
+def _broken(step: PlannedStep, payload_bytes: int, pointer: str) -> Sequence[FieldError]:
     """Return the rules that a payload breaks."""
-    if len(orjson.dumps(step.spec.payload)) > MAX_PAYLOAD_BYTES:
+    if payload_bytes > MAX_PAYLOAD_BYTES:
         return [FieldError(pointer, f"is larger than {MAX_PAYLOAD_BYTES:,} bytes")]
     try:
         read_step_payload(step.spec.task_type, step.spec.payload, pointer, has_parents=bool(step.parents))

@@ -7,7 +7,7 @@ What the queue does runs in a transaction of its caller: `lock` comes first, the
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -21,7 +21,7 @@ from flik.domain.dag.progress import DagEnd, DagStatus, StepState
 from flik.domain.event import Kind
 from flik.domain.task import TERMINAL, Requeued, Status, StoredArtifact, Ticket
 from flik.storage import queries, tasks
-from flik.storage.database import Database, Statement
+from flik.storage.database import Database, Rows, Statement, array_of
 from flik.storage.tasks import first_id_at, own_webhooks_of, rows_of, storing, views_of
 
 _SQL = queries.load("dags")
@@ -43,6 +43,7 @@ class LockedDag(NamedTuple):
     deadline_at: float | None
     tenant_id: str
     round: int
+    heard: bool  # whether a webhook may want to hear of it
 
 
 class Stopped(NamedTuple):
@@ -146,8 +147,17 @@ async def dags_of(run: Statement, task_ids: Sequence[str]) -> set[str]:
 
 async def lock(run: Statement, dag_ids: Collection[str]) -> list[LockedDag]:
     """Wait until nobody else moves these dags, and return those that there are."""
-    rows = await run(_SQL["lock_dags"], {"dag_ids": sorted(dag_ids)})
-    return list(map(LockedDag._make, rows))
+    return list(map(LockedDag._make, await run(*locking(dag_ids))))
+
+
+def locking(dag_ids: Collection[str]) -> tuple[str, dict[str, Any]]:
+    """Return the statement that waits until nobody else moves these dags; `follow` reads its rows."""
+    return _SQL["lock_dags"], {"dag_ids": array_of(sorted(dag_ids))}
+
+
+def reading_steps(dag_ids: Collection[str]) -> tuple[str, dict[str, Any]]:
+    """Return the statement that reads the steps of dags; `follow` reads its rows."""
+    return _SQL["read_steps"], {"dag_ids": array_of(dag_ids)}
 
 
 async def open_steps(run: Statement, dag_id: str) -> list[str]:
@@ -164,10 +174,21 @@ async def open_steps(run: Statement, dag_id: str) -> list[str]:
 async def advance(run: Statement, dags: Sequence[LockedDag], now: float, *, cancelled: bool = False) -> Advanced:
     """Write what follows from the states of the steps of locked dags; `cancelled`: the dags are being cancelled."""
     running = [dag for dag in dags if dag.status == DagStatus.RUNNING]
-    if not running:
-        return Advanced()
+    steps = await _read_steps(run, [dag.dag_id for dag in running]) if running else []
+    return await _follow(run, running, steps, now, cancelled=cancelled)
+
+
+async def follow(run: Statement, locked: Rows, steps: Rows, now: float) -> Advanced:
+    """Write what follows, as `advance` does, given the rows of `locking` and `reading_steps`."""
+    running = [dag for dag in map(LockedDag._make, locked) if dag.status == DagStatus.RUNNING]
+    return await _follow(run, running, map(_step_of, steps), now)
+
+
+async def _follow(
+    run: Statement, running: Sequence[LockedDag], read: Iterable[_Step], now: float, *, cancelled: bool = False
+) -> Advanced:
     steps_of: dict[str, list[_Step]] = defaultdict(list)
-    for step in await _read_steps(run, [dag.dag_id for dag in running]):
+    for step in read:
         steps_of[step.dag_id].append(step)
     moves: list[dict[str, Any]] = []
     noted: list[dict[str, Any]] = []
@@ -183,10 +204,12 @@ async def advance(run: Statement, dags: Sequence[LockedDag], now: float, *, canc
             if step.ended_seq is None and (step.state.status in TERMINAL or place in found.stopped):
                 seq += 1
                 noted.append({"task_id": step.task_id, "ended_seq": seq})
-                told.append(_step_told(dag.dag_id, seq, step, found.stopped.get(place)))
+                if dag.heard:
+                    told.append(_step_told(dag.dag_id, seq, step, found.stopped.get(place)))
         if found.end is not None:
             seq += 1
-            told.append(_end_told(dag.dag_id, seq, found.end))
+            if dag.heard:
+                told.append(_end_told(dag.dag_id, seq, found.end))
         if seq > dag.seq:
             moved.append(DagMoved(dag.dag_id, dag.tenant_id, seq, found.end))
     if not moves and not moved:
@@ -231,7 +254,7 @@ async def outputs_of(database: Database, task_ids: Sequence[str]) -> dict[str, t
     Raises:
         Unavailable: PostgreSQL is away.
     """
-    rows = await database.repeatable(_SQL["list_outputs"], {"task_ids": list(task_ids)})
+    rows = await database.repeatable(_SQL["list_outputs"], {"task_ids": array_of(task_ids)})
     return {task_id: (reuse, outputs) for task_id, reuse, outputs in rows}
 
 
@@ -270,8 +293,11 @@ async def late_dags(database: Database, region: str, limit: int, now: float) -> 
 
 
 async def _read_steps(run: Statement, dag_ids: Sequence[str]) -> list[_Step]:
-    rows = await run(_SQL["read_steps"], {"dag_ids": list(dag_ids)})
-    return [_Step._make((*row[:4], StepState._make(row[4:]))) for row in rows]
+    return list(map(_step_of, await run(*reading_steps(dag_ids))))
+
+
+def _step_of(row: tuple[Any, ...]) -> _Step:
+    return _Step._make((*row[:4], StepState._make(row[4:])))
 
 
 def _moves(dag: LockedDag, steps: Sequence[_Step], found: progress.Moves, now: float) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -12,7 +12,7 @@ from flik.domain.dag.progress import DagStatus
 from flik.domain.task import Requeued, Status, StoredArtifact, Ticket, Upload, Worker
 from flik.storage import dags, queries
 from flik.storage.dags import Advanced
-from flik.storage.database import Database, Statement
+from flik.storage.database import Database, Statement, Transaction, array_of
 
 _SQL = queries.load("queue")
 
@@ -122,9 +122,9 @@ class QueueStore:
         for _, _, worker in picks:
             places.setdefault(worker, len(places) + 1)
         parameters = {
-            "task_ids": _array(ticket.task_id for ticket, _, _ in picks),
-            "lease_tokens": _array(token for _, token, _ in picks),
-            "places": _array(str(places[worker]) for _, _, worker in picks),
+            "task_ids": array_of(ticket.task_id for ticket, _, _ in picks),
+            "lease_tokens": array_of(token for _, token, _ in picks),
+            "places": array_of(str(places[worker]) for _, _, worker in picks),
             "worker_ids": [worker.worker_id for worker in places],
             "versions": [worker.version for worker in places],
             "now": now,
@@ -157,7 +157,7 @@ class QueueStore:
         Raises:
             Unavailable: PostgreSQL is away; whether it took effect is unknown.
         """
-        return await _settle(self._database.once, settlements, now)
+        return list(map(_settled, await self._database.once(*_settling(settlements, now))))
 
     async def cancel(self, task_id: str, now: float) -> tuple[Status, Ended | None] | None:
         """Cancel a task that has not ended and is no step.
@@ -198,10 +198,11 @@ class QueueStore:
     ) -> tuple[list[Settled], Advanced]:
         """End attempts as `settle` does, those of steps of these dags among them; return what followed, too."""
 
-        async def settle(run: Statement) -> tuple[list[Settled], Advanced]:
-            locked = await dags.lock(run, dag_ids)
-            settled = await _settle(run, settlements, now)
-            return settled, await dags.advance(run, locked, now)
+        async def settle(run: Transaction) -> tuple[list[Settled], Advanced]:
+            locked, settled, steps = await run.together(
+                dags.locking(dag_ids), _settling(settlements, now), dags.reading_steps(dag_ids)
+            )
+            return list(map(_settled, settled)), await dags.follow(run, locked, steps, now)
 
         return await self._database.transaction(settle)
 
@@ -320,14 +321,10 @@ class QueueStore:
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
-def _array(items: Iterable[str]) -> str:
-    """Return ids or numbers as PostgreSQL writes an array: psycopg takes five times as long for a list."""
-    return f"{{{','.join(items)}}}"
-
-
-async def _settle(run: Statement, settlements: Sequence[Settlement], now: float) -> list[Settled]:
-    parameters = {"rows": orjson.dumps([_row_of(each) for each in settlements]).decode(), "now": now}
-    return list(map(_settled, await run(_SQL["settle_tasks"], parameters)))
+def _settling(settlements: Sequence[Settlement], now: float) -> tuple[str, dict[str, Any]]:
+    """Return the statement whose rows `_settled` reads."""
+    rows = orjson.dumps([_row_of(each) for each in settlements]).decode()
+    return _SQL["settle_tasks"], {"rows": rows, "now": now}
 
 
 async def _cancel(run: Statement, task_id: str, now: float) -> tuple[Status, Ended | None] | None:

@@ -22,12 +22,13 @@ FROM json_to_recordset(%(own_webhooks)s::json) AS o(task_id uuid, receiver_id uu
 JOIN dags_stored s ON s.dag_id = o.task_id
 
 -- name: insert_steps
+-- Those of the dags which were `dags_stored`: the others have theirs.
 INSERT INTO dag_steps (task_id, dag_id, place, step_id, parents, on_failure, start_within_s, waited, reuse)
 SELECT s.task_id, s.dag_id, s.place, s.step_id, s.parents, s.on_failure, s.start_within_s, s.parents <> '{}', s.reuse
 FROM winners, json_to_recordset(winners.steps)
      AS s(task_id uuid, dag_id uuid, place smallint, step_id text, parents smallint[], on_failure text,
           start_within_s float8, reuse boolean)
-ON CONFLICT (task_id) DO NOTHING
+JOIN dags_stored USING (dag_id)
 
 -- name: store_dags
 -- Dags that come without an idempotency key.
@@ -41,7 +42,11 @@ WITH winners AS (
 {insert_steps}
 
 -- name: lock_dags
-SELECT dag_id::text, status::text, seq, extract(epoch FROM deadline_at)::float8, tenant_id, round
+-- With whether a webhook may want to hear of them.
+SELECT dag_id::text, status::text, seq, extract(epoch FROM deadline_at)::float8, tenant_id, round,
+       hook_kinds IS NOT NULL
+       OR EXISTS (SELECT FROM webhooks w
+                  WHERE w.tenant_id = dags.tenant_id AND w.place > 0 AND w.status <> 'DISABLED')
 FROM dags
 WHERE dag_id = ANY(%(dag_ids)s::uuid[])
 ORDER BY dags.dag_id
@@ -115,7 +120,7 @@ FROM moved
 -- name: list_outputs
 -- What the parents of steps brought forth, as JSON in the order of the parents, and whether a step may reuse something.
 SELECT s.task_id::text, s.reuse,
-       (SELECT json_agg(json_build_object(
+       CASE WHEN s.parents <> '{}' THEN (SELECT json_agg(json_build_object(
                    'step_id', p.step_id, 'text', t.result -> 'text', 'metadata', t.result -> 'metadata',
                    'artifacts', (SELECT coalesce(json_agg(json_build_object(
                                             'index', a.index, 'key', a.key, 'content_type', a.content_type,
@@ -124,7 +129,7 @@ SELECT s.task_id::text, s.reuse,
                                  FROM artifacts a WHERE a.task_id = p.task_id))
                ORDER BY array_position(s.parents, p.place))::text
         FROM dag_steps p JOIN tasks t ON t.task_id = p.task_id
-        WHERE p.dag_id = s.dag_id AND p.current AND p.place = ANY(s.parents))
+        WHERE p.dag_id = s.dag_id AND p.current AND p.place = ANY(s.parents)) END
 FROM dag_steps s
 WHERE s.task_id = ANY(%(task_ids)s::uuid[])
 

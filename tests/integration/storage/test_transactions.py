@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from flik.errors import Unavailable
-from flik.storage.database import Database, Statement
+from flik.storage.database import Database, Statement, Transaction
 
 
 @pytest.fixture
@@ -41,6 +41,50 @@ async def test_what_is_done_together_is_there_together(database: Database) -> No
 
     assert await database.transaction(work) == 7
     assert await taken(database) == [1, 1]
+
+
+async def test_what_goes_together_sees_what_went_before(database: Database) -> None:
+    async def work(run: Transaction) -> list[list[tuple[object, ...]]]:
+        return await run.together(
+            ("SELECT taken FROM seats WHERE n = 1 FOR UPDATE", {}),
+            ("UPDATE seats SET taken = taken + %(by)s WHERE n = 1", {"by": 3}),
+            ("SELECT taken FROM seats WHERE n = 1", {}),
+        )
+
+    assert await database.transaction(work) == [[(0,)], [], [(3,)]]
+    assert await taken(database) == [3, 0]
+
+
+async def test_what_fails_together_has_changed_nothing_and_leaves_its_connection_fit(
+    database_url: str, database: Database
+) -> None:
+    single = await Database(database_url, connections=1).open()
+
+    async def work(run: Transaction) -> None:
+        await run.together(
+            ("UPDATE seats SET taken = 9", {}), ("SELECT 1 / 0", {}), ("UPDATE seats SET taken = 10", {})
+        )
+
+    for _ in range(3):
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await single.transaction(work)
+        assert await taken(single) == [0, 0]
+    await single.close()
+
+
+async def test_a_deadlock_of_what_goes_together_is_done_again(database: Database) -> None:
+    tries = []
+    update = "UPDATE seats SET taken = taken + 1 WHERE n = %(n)s"
+
+    async def work(run: Transaction, first: int, second: int) -> None:
+        tries.append(first)
+        await run.together((update, {"n": first}), ("SELECT pg_sleep(0.3)", {}), (update, {"n": second}))
+
+    await asyncio.gather(
+        database.transaction(lambda run: work(run, 1, 2)), database.transaction(lambda run: work(run, 2, 1))
+    )
+    assert len(tries) == 3
+    assert await taken(database) == [2, 2]
 
 
 async def test_what_fails_in_the_middle_has_changed_nothing(database: Database) -> None:
