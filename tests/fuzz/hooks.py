@@ -91,7 +91,7 @@ UNSAID = (
         why="depends on how URLs are read, and on where names lead",
     ),
     Rule(
-        frozenset({"submitTask"}), "invalid_request", "/webhook/url",
+        frozenset({"submitTask", *_DAGS}), "invalid_request", "/webhook/url",
         why="depends on how URLs are read, and on where names lead",
     ),
     Rule(
