@@ -1,7 +1,7 @@
 """Dags: stored with the tasks of their steps, moved on, cancelled and resumed by the queue, read by the gateway.
 
-What the queue does runs in a transaction of its caller: `lock` comes first, then whatever moves the steps, then
-`advance`, which writes what follows (`flik/domain/dag/progress.py`).
+What the queue does runs in a transaction of its caller: first the dags are locked, then steps are moved, then what
+follows is written (`flik/domain/dag/progress.py`). `move` does all of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flik.domain.dag.progress import DagEnd, DagStatus, StepState
 from flik.domain.event import Kind
 from flik.domain.task import TERMINAL, Requeued, Status, StoredArtifact, Ticket
 from flik.storage import queries, tasks
-from flik.storage.database import Database, Rows, Statement, array_of
+from flik.storage.database import Database, Query, Rows, Statement, Transaction, array_of
 from flik.storage.tasks import first_id_at, own_webhooks_of, rows_of, storing, views_of
 
 _SQL = queries.load("dags")
@@ -147,17 +147,13 @@ async def dags_of(run: Statement, task_ids: Sequence[str]) -> set[str]:
 
 async def lock(run: Statement, dag_ids: Collection[str]) -> list[LockedDag]:
     """Wait until nobody else moves these dags, and return those that there are."""
-    return list(map(LockedDag._make, await run(*locking(dag_ids))))
+    return list(map(LockedDag._make, await run(*_locking(dag_ids))))
 
 
-def locking(dag_ids: Collection[str]) -> tuple[str, dict[str, Any]]:
-    """Return the statement that waits until nobody else moves these dags; `follow` reads its rows."""
-    return _SQL["lock_dags"], {"dag_ids": array_of(sorted(dag_ids))}
-
-
-def reading_steps(dag_ids: Collection[str]) -> tuple[str, dict[str, Any]]:
-    """Return the statement that reads the steps of dags; `follow` reads its rows."""
-    return _SQL["read_steps"], {"dag_ids": array_of(dag_ids)}
+async def move(run: Transaction, dag_ids: Collection[str], statement: Query, now: float) -> tuple[Rows, Advanced]:
+    """Run a statement that moves steps of these dags while nobody else does; return its rows, and what followed."""
+    locked, rows, steps = await run.together(_locking(dag_ids), statement, _reading_steps(dag_ids))
+    return rows, await _follow(run, map(LockedDag._make, locked), map(_step_of, steps), now)
 
 
 async def open_steps(run: Statement, dag_id: str) -> list[str]:
@@ -171,22 +167,15 @@ async def open_steps(run: Statement, dag_id: str) -> list[str]:
     ]
 
 
-async def advance(run: Statement, dags: Sequence[LockedDag], now: float, *, cancelled: bool = False) -> Advanced:
-    """Write what follows from the states of the steps of locked dags; `cancelled`: the dags are being cancelled."""
-    running = [dag for dag in dags if dag.status == DagStatus.RUNNING]
-    steps = await _read_steps(run, [dag.dag_id for dag in running]) if running else []
-    return await _follow(run, running, steps, now, cancelled=cancelled)
-
-
-async def follow(run: Statement, locked: Rows, steps: Rows, now: float) -> Advanced:
-    """Write what follows, as `advance` does, given the rows of `locking` and `reading_steps`."""
-    running = [dag for dag in map(LockedDag._make, locked) if dag.status == DagStatus.RUNNING]
-    return await _follow(run, running, map(_step_of, steps), now)
+async def advance_cancelled(run: Statement, dag: LockedDag, now: float) -> Advanced:
+    """Write what follows from the states of the steps of a locked dag that is being cancelled."""
+    return await _follow(run, [dag], await _read_steps(run, [dag.dag_id]), now, cancelled=True)
 
 
 async def _follow(
-    run: Statement, running: Sequence[LockedDag], read: Iterable[_Step], now: float, *, cancelled: bool = False
+    run: Statement, locked: Iterable[LockedDag], read: Iterable[_Step], now: float, *, cancelled: bool = False
 ) -> Advanced:
+    """Write what follows from the states of the steps of locked dags; of those that have ended nothing does."""
     steps_of: dict[str, list[_Step]] = defaultdict(list)
     for step in read:
         steps_of[step.dag_id].append(step)
@@ -194,7 +183,7 @@ async def _follow(
     noted: list[dict[str, Any]] = []
     moved: list[DagMoved] = []
     told: list[dict[str, Any]] = []
-    for dag in running:
+    for dag in (each for each in locked if each.status == DagStatus.RUNNING):
         steps = steps_of[dag.dag_id]
         found = progress.advance([step.state for step in steps], cancelled=cancelled)
         moves += _moves(dag, steps, found, now)
@@ -293,7 +282,17 @@ async def late_dags(database: Database, region: str, limit: int, now: float) -> 
 
 
 async def _read_steps(run: Statement, dag_ids: Sequence[str]) -> list[_Step]:
-    return list(map(_step_of, await run(*reading_steps(dag_ids))))
+    return list(map(_step_of, await run(*_reading_steps(dag_ids))))
+
+
+def _locking(dag_ids: Collection[str]) -> Query:
+    """Return the statement whose rows `LockedDag` has."""
+    return _SQL["lock_dags"], {"dag_ids": array_of(sorted(dag_ids))}
+
+
+def _reading_steps(dag_ids: Collection[str]) -> Query:
+    """Return the statement whose rows `_step_of` reads."""
+    return _SQL["read_steps"], {"dag_ids": array_of(dag_ids)}
 
 
 def _step_of(row: tuple[Any, ...]) -> _Step:

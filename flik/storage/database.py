@@ -40,6 +40,8 @@ DEADLOCK_PAUSES_S = (0.02, 0.1)
 PING_S = 0.5  # then it is asked on a connection of its own
 SPARE_S = 0.1  # how long a probe that got no connection of its own waits for one of the pool
 SUSPICIOUS_AFTER_S = 1.0
+Query = tuple[str, Mapping[str, Any]]
+"""A statement with its parameters."""
 Rows = list[tuple[Any, ...]]
 Statement = Callable[[str, Mapping[str, Any]], Awaitable[Rows]]
 """Runs a statement, and returns its rows (none for a plain write)."""
@@ -61,7 +63,7 @@ class Transaction:
         """Run a statement, and return its rows (none for a plain write)."""
         return await _fetch(self._connection, sql, parameters)
 
-    async def together(self, *statements: tuple[str, Mapping[str, Any]]) -> list[Rows]:
+    async def together(self, *statements: Query) -> list[Rows]:
         """Run statements one after another in one round trip, each seeing what those before it did; return their rows.
 
         None depends on the rows of another. When one fails, those after it do not run.

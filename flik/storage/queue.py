@@ -12,7 +12,7 @@ from flik.domain.dag.progress import DagStatus
 from flik.domain.task import Requeued, Status, StoredArtifact, Ticket, Upload, Worker
 from flik.storage import dags, queries
 from flik.storage.dags import Advanced
-from flik.storage.database import Database, Statement, Transaction, array_of
+from flik.storage.database import Database, Query, Rows, Statement, array_of
 
 _SQL = queries.load("queue")
 
@@ -168,7 +168,7 @@ class QueueStore:
         Raises:
             Unavailable: PostgreSQL is away; whether it was cancelled is unknown.
         """
-        return await _cancel(self._database.once, task_id, now)
+        return _cancelled(task_id, await self._database.once(*_cancelling(task_id, now)))
 
     async def retry(self, task_id: str, attempts: int, now: float) -> tuple[Status, Requeued | None] | None:
         """Queue a failed task for up to `attempts` more; return (status before, what waits now), None if unknown."""
@@ -185,7 +185,7 @@ class QueueStore:
 
     async def expire(self, limit: int, now: float) -> list[Ended]:
         """End up to `limit` waiting tasks whose start deadline has passed, and that are no steps; return them."""
-        return await _expire(self._database.repeatable, self._region, (), limit, now)
+        return [Ended(*row) for row in await self._database.repeatable(*_expiring(self._region, (), limit, now))]
 
     # ---- steps of dags: with each move goes what follows from it, in one transaction
 
@@ -198,25 +198,16 @@ class QueueStore:
     ) -> tuple[list[Settled], Advanced]:
         """End attempts as `settle` does, those of steps of these dags among them; return what followed, too."""
 
-        async def settle(run: Transaction) -> tuple[list[Settled], Advanced]:
-            locked, settled, steps = await run.together(
-                dags.locking(dag_ids), _settling(settlements, now), dags.reading_steps(dag_ids)
-            )
-            return list(map(_settled, settled)), await dags.follow(run, locked, steps, now)
-
-        return await self._database.transaction(settle)
+        rows, advanced = await self._move(dag_ids, _settling(settlements, now), now)
+        return list(map(_settled, rows)), advanced
 
     async def cancel_step(
         self, task_id: str, now: float, dag_ids: Collection[str]
     ) -> tuple[tuple[Status, Ended | None] | None, Advanced]:
         """Cancel a step of one of these dags as `cancel` does; return what followed, too."""
 
-        async def cancel(run: Statement) -> tuple[tuple[Status, Ended | None] | None, Advanced]:
-            locked = await dags.lock(run, dag_ids)
-            found = await _cancel(run, task_id, now)
-            return found, await dags.advance(run, locked, now)
-
-        return await self._database.transaction(cancel)
+        rows, advanced = await self._move(dag_ids, _cancelling(task_id, now), now)
+        return _cancelled(task_id, rows), advanced
 
     async def late_dags(self, limit: int, now: float) -> list[str]:
         """Return up to `limit` dags with a step that waited beyond its start deadline."""
@@ -225,12 +216,11 @@ class QueueStore:
     async def expire_steps(self, limit: int, now: float, dag_ids: Collection[str]) -> tuple[list[Ended], Advanced]:
         """End up to `limit` tasks as `expire` does, steps of these dags among them; return what followed, too."""
 
-        async def expire(run: Statement) -> tuple[list[Ended], Advanced]:
-            locked = await dags.lock(run, dag_ids)
-            expired = await _expire(run, self._region, dag_ids, limit, now)
-            return expired, await dags.advance(run, locked, now)
+        rows, advanced = await self._move(dag_ids, _expiring(self._region, dag_ids, limit, now), now)
+        return [Ended(*row) for row in rows], advanced
 
-        return await self._database.transaction(expire)
+    async def _move(self, dag_ids: Collection[str], statement: Query, now: float) -> tuple[Rows, Advanced]:
+        return await self._database.transaction(lambda run: dags.move(run, dag_ids, statement, now))
 
     async def cancel_dag(self, dag_id: str, now: float) -> tuple[DagStatus, Cancelled | None] | None:
         """Cancel all steps of a dag that have not ended.
@@ -249,8 +239,11 @@ class QueueStore:
             before = DagStatus(locked[0].status)
             if before is not DagStatus.RUNNING:
                 return before, None
-            found = [await _cancel(run, task_id, now) for task_id in await dags.open_steps(run, dag_id)]
-            advanced = await dags.advance(run, locked, now, cancelled=True)
+            found = [
+                _cancelled(task_id, await run(*_cancelling(task_id, now)))
+                for task_id in await dags.open_steps(run, dag_id)
+            ]
+            advanced = await dags.advance_cancelled(run, locked[0], now)
             return before, Cancelled([each[1] for each in found if each and each[1]], advanced)
 
         return await self._database.transaction(cancel)
@@ -321,23 +314,27 @@ class QueueStore:
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
-def _settling(settlements: Sequence[Settlement], now: float) -> tuple[str, dict[str, Any]]:
+def _settling(settlements: Sequence[Settlement], now: float) -> Query:
     """Return the statement whose rows `_settled` reads."""
     rows = orjson.dumps([_row_of(each) for each in settlements]).decode()
     return _SQL["settle_tasks"], {"rows": rows, "now": now}
 
 
-async def _cancel(run: Statement, task_id: str, now: float) -> tuple[Status, Ended | None] | None:
-    rows = await run(_SQL["cancel_task"], {"task_id": task_id, "now": now})
+def _cancelling(task_id: str, now: float) -> Query:
+    """Return the statement whose rows `_cancelled` reads."""
+    return _SQL["cancel_task"], {"task_id": task_id, "now": now}
+
+
+def _cancelled(task_id: str, rows: Rows) -> tuple[Status, Ended | None] | None:
     if not rows:
         return None
     before, *ended = rows[0]
     return Status(before), None if ended[0] is None else Ended(task_id, *ended)
 
 
-async def _expire(run: Statement, region: str, dag_ids: Collection[str], limit: int, now: float) -> list[Ended]:
-    parameters = {"region": region, "limit": limit, "now": now, "dag_ids": list(dag_ids)}
-    return [Ended(*row) for row in await run(_SQL["expire_tasks"], parameters)]
+def _expiring(region: str, dag_ids: Collection[str], limit: int, now: float) -> Query:
+    """Return the statement whose rows begin an `Ended`."""
+    return _SQL["expire_tasks"], {"region": region, "limit": limit, "now": now, "dag_ids": list(dag_ids)}
 
 
 def _settled(row: tuple[Any, ...]) -> Settled:
