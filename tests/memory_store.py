@@ -145,6 +145,7 @@ class MemoryStore:
         return self._whole(row) if row else None
 
     async def find(self, wanted: TaskFilter) -> list[TaskView]:
+        await self._enter("find")
         found = sorted((row for row in self.rows.values() if _matches(row, wanted)), key=_id, reverse=True)
         return [self._whole(row) for row in found[: wanted.limit]]
 

@@ -49,7 +49,7 @@ class Kind(StrEnum):
     PROGRESS = "progress"
     CHUNK = "chunk"
     RESTART = "restart"  # the chunks so far do not hold: what follows is from the start of the text
-    RESET = "reset"  # the follower's cursor fits no event: `task` is what holds now
+    RESET = "reset"  # the follower's cursor fits no event: `task`, or a tenant's `tasks`, is what holds now
     DELAYED = "delayed"  # Redis is away: events come up to a second late, progress not at all
     LIVE = "live"  # it is back
     MOVED = "moved"  # never shown: the log of a dag has grown
@@ -92,7 +92,8 @@ class Event(NamedTuple):
     """One thing that happened to a task, or to a dag, with whose id as `task_id`; `seq` 0: it passes by.
 
     `reason` is the outcome of the attempt that is to be tried again. `task` is there in `completed` and `reset`,
-    `chunk_index` in chunks and in a `restart` that is one of the stream, `dag` in all that is told of a dag.
+    `chunk_index` in chunks and in a `restart` that is one of the stream, `dag` in all that is told of a dag,
+    `tasks`, the newest first, in the `reset` of who follows a tenant.
     """
 
     task_id: str
@@ -112,6 +113,7 @@ class Event(NamedTuple):
     task: TaskView | None = None
     chunk_index: int | None = None
     dag: DagNote | None = None
+    tasks: Sequence[TaskView] | None = None
 
     @property
     def is_durable(self) -> bool:

@@ -73,6 +73,13 @@ class Answers:
 
     def task(self, view: TaskView) -> dict[str, Any]:
         """Return one task; what does not apply is left out."""
+        answer = self.standing(view)
+        if view.status == Status.COMPLETED:
+            answer["result"] = self.result(view)
+        return answer
+
+    def standing(self, view: TaskView) -> dict[str, Any]:
+        """Return one task without what it made."""
         answer: dict[str, Any] = {
             "taskId": view.task_id,
             "tenantId": view.tenant_id,
@@ -101,8 +108,6 @@ class Answers:
             answer["progress"] = view.progress
         if view.error_code is not None:
             answer["error"] = {"code": view.error_code, "message": view.error_message or ""}
-        if view.status == Status.COMPLETED:
-            answer["result"] = self.result(view)
         return answer
 
     def event(self, event: Event) -> dict[str, Any]:
@@ -132,6 +137,8 @@ class Answers:
             answer |= (
                 {"task": self.task(event.task)} if event.kind == Kind.RESET else {"result": self.result(event.task)}
             )
+        if event.tasks is not None:
+            answer["tasks"] = [self.standing(task) for task in event.tasks]
         return answer
 
     def _dag_event(self, event: Event, note: DagNote) -> dict[str, Any]:

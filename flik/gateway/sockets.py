@@ -35,7 +35,8 @@ from flik.gateway.following import authenticate_follower, following_of, redeemed
 from flik.gateway.identity import caller_by
 from flik.gateway.parts import parts_of
 from flik.gateway.tasks import answers_for
-from flik.pipeline.follow import Following, TenantFollowing
+from flik.pipeline.follow import Following
+from flik.pipeline.follow_tenant import TenantFollowing
 
 SEND_S = 30.0
 WAIT_S = 60.0
@@ -257,7 +258,10 @@ class Connection:
             raise Unauthenticated("say who you are first")
         async with AsyncExitStack() as entered:
             if topic.kind is Kind.TENANT or topic.subject is None:
-                of_tenant = self._parts.hub.follow_tenant(_tenant_of(caller))
+                resumes = asked.from_seq is not None
+                of_tenant = TenantFollowing(
+                    self._parts.hub, self._parts.tasks.find, _tenant_of(caller), resumes=resumes
+                )
                 await entered.enter_async_context(of_tenant)
                 return entered.pop_all(), of_tenant
             following = self._following_of(topic.kind, topic.subject.lower(), asked)

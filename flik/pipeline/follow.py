@@ -209,10 +209,6 @@ class Hub:
         """Follow a dag from the event after number `since` on; to be entered."""
         return DagFollowing(self, dag_id, since)
 
-    def follow_tenant(self, tenant_id: str) -> TenantFollowing:
-        """Follow all tasks of a tenant from now on; to be entered."""
-        return TenantFollowing(self, tenant_id)
-
     def is_followed(self) -> bool:
         """Return whether there are any followers."""
         return bool(self._of_one or self._of_tenant)
@@ -414,35 +410,3 @@ class DagFollowing(Following):
 
     async def _find(self) -> Story | None:
         return await self._hub.read_dag(self._id)
-
-
-class TenantFollowing:
-    """One follower of all that happens to a tenant's tasks, from now on; it has no log to go back to.
-
-    What it missed is told by a `reset` without a task: then each task's own log has what happened.
-    """
-
-    def __init__(self, hub: Hub, tenant_id: str) -> None:
-        self._hub = hub
-        self._mailbox = Mailbox()
-        self._entered = hub.entered(self._mailbox, tenant_id=tenant_id)
-
-    async def __aenter__(self) -> Self:
-        self._entered.__enter__()
-        if not self._hub.live:
-            self._mailbox.put(self._hub.state_event())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._entered.__exit__(None, None, None)
-
-    async def next(self, within_s: float) -> Event | None:
-        """Return the next event; None when nothing happened within the time."""
-        if not await self._mailbox.wait(within_s):
-            return None
-        if self._mailbox.take_look():
-            return Event("", 0, Kind.RESET, self._hub.now())
-        event = self._mailbox.take()
-        if event is not None and event.kind == Kind.COMPLETED:
-            return event._replace(task=await self._hub.completed(event.task_id))
-        return event

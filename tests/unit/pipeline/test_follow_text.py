@@ -14,6 +14,7 @@ from flik.domain.chunk import Draft, event_of
 from flik.domain.event import Event, Notice
 from flik.domain.task import Completed, Failed, Grant, NewTask
 from flik.pipeline.follow import MAILBOX, Hub
+from flik.pipeline.follow_tenant import TenantFollowing
 from flik.pipeline.follow_text import LOST, SharedTexts, TextFollowing
 
 SOON_S = 5.0
@@ -233,7 +234,8 @@ async def test_a_whole_text_is_not_read_again_at_the_end(
 async def test_who_does_not_ask_for_chunks_gets_none(
     scene: Scene, hub: Hub, chunks: MemoryChunks, grant: Grant
 ) -> None:
-    async with hub.follow(grant.task_id, 2) as following, hub.follow_tenant("acme") as all_of_tenant:
+    of_tenant = TenantFollowing(hub, scene.store.find, "acme")
+    async with hub.follow(grant.task_id, 2) as following, of_tenant as all_of_tenant:
         pump(scene, hub)
         Writer(hub, chunks, grant.task_id).write("a", "b")
         await complete(scene, grant, "ab")

@@ -230,29 +230,6 @@ async def test_while_postgresql_is_away_a_follower_waits_and_is_told_later(
         assert numbers(await all_of(following)) == [3, 4, 5]
 
 
-async def test_a_tenant_is_followed_across_its_tasks_and_nobody_elses(scene: Scene, hub: Hub) -> None:
-    assert not hub.is_followed()
-    async with hub.follow_tenant("acme") as following:
-        assert hub.is_followed()
-        ours, theirs = await scene.submit(), await scene.submit(tenant_id="other")
-        await scene.settle(completed(await scene.lease_one()), completed(await scene.lease_one()))
-        pump(scene, hub)
-        events = [event for _ in range(3) if (event := await following.next(SOON_S))]
-        assert await following.next(0.001) is None
-    assert {event.task_id for event in events} == {ours.task_id}
-    assert theirs.task_id not in {event.task_id for event in events}
-    assert events[2].task == await scene.store.get(ours.task_id)
-    assert hub.followers == 0
-
-
-async def test_a_slow_follower_of_a_tenant_is_told_that_it_missed_something(scene: Scene, hub: Hub) -> None:
-    async with hub.follow_tenant("acme") as following:
-        hub.hear([Notice("acme", Event("t", 1, Kind.QUEUED, EPOCH))] * (MAILBOX + 1))
-        event = await following.next(SOON_S)
-        assert event is not None
-        assert (event.kind, event.task) == ("reset", None)
-
-
 losses = st.lists(st.sampled_from(["told", "told", "lost", "doubled", "held back"]), max_size=30)
 
 
