@@ -1,8 +1,9 @@
 """A worker: leases tasks, runs them with a provider, has their files stored, reports the outcomes.
 
 It asks for as many tasks as it has free slots, so nothing ever waits inside a worker. Three
-loops: `lease` asks for work (a long poll), `beat` renews the leases every second and learns
-what was cancelled, `settle` reports outcomes, as many at a time as have gathered.
+loops: `lease` asks for work (a long poll), `beat` renews the leases every second, or sooner when
+there is progress to tell of, and learns what was cancelled, `settle` reports outcomes, as many
+at a time as have gathered.
 
 A worker that cannot reach the queue goes on working and goes on asking: whether its outcome
 still counts is decided by the lease token. An outcome is offered until the queue accepts or
@@ -53,6 +54,8 @@ from flik.telemetry import log_as
 _POLL_S = 10.0
 _PAUSE_S = 0.2
 KEEP_AFTER_S = 1.0
+SOONEST_BEAT = 0.25
+"""The part of a heartbeat after which the next may come: as soon as that followers hear of progress."""
 MAX_MESSAGE_CHARS = 2_000
 _log = logging.getLogger("flik.worker")
 
@@ -132,6 +135,7 @@ class TaskWorker:
         self._slot_freed = asyncio.Event()
         self._outcome_added = asyncio.Event()
         self._draining = asyncio.Event()
+        self._moved = asyncio.Event()  # something is further than the latest beat told
         self._beat_at = time.monotonic()
 
     async def run(self) -> None:
@@ -300,7 +304,7 @@ class TaskWorker:
                         run.uploads = run.uploads or self._uploader.begin(grant, run.began_at)
                         await run.uploads.add(output)
                     elif isinstance(output, Progress):
-                        run.progress = max(run.progress, min(1.0, output.fraction))
+                        self._note_progress(run, output.fraction)
                     else:
                         draft.note(output)
             if not draft.whole:
@@ -361,9 +365,23 @@ class TaskWorker:
 
     # ---- beat
 
+    def _note_progress(self, run: _Run, fraction: float) -> None:
+        if fraction > run.progress:
+            run.progress = min(1.0, fraction)
+            self._moved.set()
+
+    async def _until_beat(self) -> None:
+        """Return when the next beat is due: after the heartbeat, or sooner if a task got on."""
+        soonest_s = self._heartbeat_s * SOONEST_BEAT
+        await asyncio.sleep(soonest_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._heartbeat_s - soonest_s):
+                await self._moved.wait()
+        self._moved.clear()
+
     async def _beat_loop(self) -> None:
         while True:
-            await asyncio.sleep(self._heartbeat_s)
+            await self._until_beat()
             self._beat_at = time.monotonic()
             held = [(run.grant.task_id, run.grant.lease_token, run.progress) for run in self._runs.values()]
             held += [(task_id, token, 1.0) for task_id, token in self._reporting.items() if task_id not in self._runs]

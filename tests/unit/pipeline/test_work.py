@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any, cast
 
 import pytest
+import virtual_time
 from making import stored_file
 from worker_scene import W1, Stage, draw, fail_with, fail_with_first, grant, hang, pictures, say, until, wait_for
 
@@ -260,6 +261,30 @@ async def test_beats_tell_what_is_held_and_how_far_it_is(stage: Stage) -> None:
     await until(lambda: stage.provider.running == 2)
     await until(lambda: len(stage.queue.beats[-1].held) == 2 if stage.queue.beats else False)
     assert stage.queue.beats[-1] == Beat(W1, 2, [("t1", "token", 0.25), ("t2", "token", 0.25)])
+
+
+def test_progress_is_told_within_a_quarter_of_a_heartbeat_and_nothing_is_told_oftener() -> None:
+    assert virtual_time.run(_beats_of_a_task_that_gets_on()) == [(0.25, 0.2), (0.9, 0.6), (1.9, 0.6)]
+
+
+async def _beats_of_a_task_that_gets_on() -> list[tuple[float, float]]:
+    """Return when beats came and how far they told that the task was; it got on after 0.1, 0.2 and 0.9 s."""
+
+    async def get_on(request: Request, context: Context) -> AsyncIterator[Output]:
+        for pause_s, fraction in ((0.1, 0.1), (0.1, 0.2), (0.7, 0.6), (0.3, 0.6)):
+            await asyncio.sleep(pause_s)
+            yield Progress(fraction)
+        await asyncio.Event().wait()
+
+    time, beats = asyncio.get_running_loop().time, []
+    began = time()
+    async with Stage(heartbeat_s=1.0) as stage:
+        stage.provider.script = get_on
+        stage.queue.give(grant())
+        while len(beats) < 3:
+            await asyncio.sleep(0.001)
+            beats += [(round(time() - began, 2), beat.held[0][2]) for beat in stage.queue.beats[len(beats) :]]
+    return beats
 
 
 async def test_beats_tell_of_the_breakers_that_ever_had_something_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
