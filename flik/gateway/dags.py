@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -30,6 +31,7 @@ from flik.gateway import (
     own_webhooks,
     pages,
     paths,
+    prefer,
     problems,
 )
 from flik.gateway.body import read_json
@@ -55,12 +57,21 @@ router = APIRouter(prefix="/api/v1", tags=["dags"])
     "/dags",
     status_code=202,
     response_model=schemas.DagStarted,
-    responses={**PROBLEMS, 202: headers.told("Location", "Retry-After", "Idempotency-Replayed")},
-    openapi_extra={**json_body(schemas.DagRequest), "parameters": [idempotency.PARAMETER]},
+    responses={
+        **PROBLEMS,
+        200: {"model": schemas.DagAnswer, "description": "It has ended, with `Prefer: wait`."},
+        202: headers.told("Location", "Retry-After", "Idempotency-Replayed"),
+    },
+    openapi_extra={**json_body(schemas.DagRequest), "parameters": [idempotency.PARAMETER, prefer.PARAMETER]},
 )
 async def submit_dag(request: Request) -> Response:
     """Store a dag; when this answers 202 it is on disk and will reach an end."""
     caller = await authenticate(request, Scope.SUBMIT)
+    stored = await _submit(request, caller)
+    return await _when_ended(request, caller, stored) if prefer.wait_s(request) else stored
+
+
+async def _submit(request: Request, caller: Caller) -> Response:
     key = idempotency.key_of(request)
     document = await read_json(request)
     dag = read_dag(document, caller, origin_of(request), parts_of(request))
@@ -75,6 +86,16 @@ async def submit_dag(request: Request) -> Response:
     started = dag_answers.started(dag, base_url(request))
     answer = json_response(started, 202, {"Location": started["statusUrl"], **answers.LOOK_AGAIN})
     return await idempotency.store(request, dag.tasks, asked, answer, dag)
+
+
+async def _when_ended(request: Request, caller: Caller, stored: Response) -> Response:
+    parts, dag_id = parts_of(request), orjson.loads(stored.body)["dagId"]
+
+    async def whole() -> Response | None:
+        view = await parts.dags.get(dag_id)
+        return _answer(request, view) if view else None
+
+    return await prefer.when_ended(request, caller, stored, parts.hub.follow_dag(dag_id), whole)
 
 
 async def _let_in(request: Request, tenant: Tenant, tasks: Sequence[NewTask]) -> None:
@@ -119,12 +140,26 @@ def _read_filter(request: Request) -> DagFilter:
 @router.get(
     "/dags/{dag_id}",
     response_model=schemas.DagAnswer,
-    responses={**_OF_ONE, 200: headers.told("Retry-After")},  # while it has not ended
+    responses={
+        **_OF_ONE,
+        200: headers.told("Retry-After"),  # while it has not ended
+        202: {"model": schemas.DagAnswer, "description": "It has not ended within the time of `Prefer: wait`."},
+    },
+    openapi_extra={"parameters": [prefer.PARAMETER]},
 )
 async def get_dag(request: Request, dag_id: Uuid) -> Response:
     """Return one dag with its steps, and what each has made."""
-    view = await find_dag(request, await authenticate(request, Scope.READ), dag_id)
-    return _answer(request, view)
+    caller = await authenticate(request, Scope.READ)
+    view = await find_dag(request, caller, dag_id)
+    waited_s = prefer.wait_s(request)
+    if not waited_s:
+        return _answer(request, view)
+    if view.status == DagStatus.RUNNING:
+        await prefer.has_ended(request, caller, parts_of(request).hub.follow_dag(view.dag_id), waited_s)
+        view = await find_dag(request, caller, view.dag_id)
+    answer = _answer(request, view, 202 if view.status == DagStatus.RUNNING else 200)
+    prefer.note_applied(answer, waited_s)
+    return answer
 
 
 def _answer(request: Request, view: DagView, status: int = 200) -> Response:

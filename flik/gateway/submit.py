@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ from flik.catalog import TASK_TYPES
 from flik.domain import trace
 from flik.domain.identity import Caller, Scope, Tenant
 from flik.domain.task import NewTask
-from flik.errors import FieldError, FlikError, InvalidRequest, RequestError, Unauthenticated, Unavailable
+from flik.errors import FieldError, FlikError, InvalidRequest, RequestError
 from flik.gateway import answers, door, filters, headers, idempotency, own_webhooks, prefer, problems
 from flik.gateway.body import escape, read_json, read_model
 from flik.gateway.identity import authenticate, named_tenant, tenant_of
@@ -57,21 +56,17 @@ async def submit_task(request: Request) -> Response:
     caller = await authenticate(request, Scope.SUBMIT)
     stored = await submit(request, caller, await read_json(request), partial(_accepted, request))
     parts_of(request).measured["flik_submit_seconds"].observe(time.monotonic() - started)
-    waited_s = prefer.wait_s(request)
-    return await _when_ended(request, caller, stored, waited_s) if waited_s else stored
+    return await _when_ended(request, caller, stored) if prefer.wait_s(request) else stored
 
 
-async def _when_ended(request: Request, caller: Caller, stored: Response, within_s: int) -> Response:
-    """Return the whole task when it ends within the time, else what was answered to the submit."""
-    answer = stored
-    submitted = orjson.loads(stored.body)
-    with suppress(Unauthenticated, Unavailable):  # it is accepted, whatever happens now
-        if caller.may(Scope.READ) and await prefer.has_ended(request, caller, submitted["taskId"], within_s):
-            view = await parts_of(request).tasks.get(submitted["taskId"])
-            if view is not None:
-                answer = json_response(answers_for(request).task(view), 200, {"Location": submitted["statusUrl"]})
-    prefer.note_applied(answer, within_s)
-    return answer
+async def _when_ended(request: Request, caller: Caller, stored: Response) -> Response:
+    parts, task_id = parts_of(request), orjson.loads(stored.body)["taskId"]
+
+    async def whole() -> Response | None:
+        view = await parts.tasks.get(task_id)
+        return json_response(answers_for(request).task(view)) if view else None
+
+    return await prefer.when_ended(request, caller, stored, parts.hub.follow(task_id), whole)
 
 
 def _accepted(request: Request, task: NewTask) -> Response:

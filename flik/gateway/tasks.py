@@ -66,7 +66,11 @@ def read_task_id(raw: str) -> str:
 @router.get(
     "/tasks/{task_id}",
     response_model=schemas.TaskAnswer,
-    responses={**_OF_ONE, 200: headers.told("Retry-After")},  # while it has not ended
+    responses={
+        **_OF_ONE,
+        200: headers.told("Retry-After"),  # while it has not ended
+        202: {"model": schemas.TaskAnswer, "description": "It has not ended within the time of `Prefer: wait`."},
+    },
     openapi_extra={"parameters": [prefer.PARAMETER]},
 )
 async def get_task(request: Request, task_id: Uuid) -> Response:
@@ -75,10 +79,12 @@ async def get_task(request: Request, task_id: Uuid) -> Response:
     view = await find_task(request, caller, read_task_id(task_id))
     waited_s = prefer.wait_s(request)
     if waited_s and view.status not in TERMINAL:
-        await prefer.has_ended(request, caller, view.task_id, waited_s)
+        following = parts_of(request).hub.follow(view.task_id)
+        await prefer.has_ended(request, caller, following, waited_s)
         view = await find_task(request, caller, view.task_id)
     look_again = {} if view.status in TERMINAL else answers.LOOK_AGAIN
-    answer = json_response(answers_for(request).task(view), headers=look_again)
+    in_vain = waited_s and view.status not in TERMINAL
+    answer = json_response(answers_for(request).task(view), 202 if in_vain else 200, look_again)
     if waited_s:
         prefer.note_applied(answer, waited_s)
     return answer

@@ -13,6 +13,7 @@ from making import EPOCH
 from flik import schemas
 from flik.domain.event import OF_DAGS, Event, Kind, Notice
 from flik.domain.task import Status
+from flik.pipeline.follow_tenant import TenantFollowing
 
 CHAIN: dict[str, Any] = {
     "tenantId": "acme",
@@ -316,8 +317,39 @@ async def test_a_follower_that_heard_nothing_is_found_by_the_next_look(fakes: Fa
         assert [event.seq for event in await following.gather(1.0)] == [2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("submits", [True, False])
+async def test_who_would_rather_wait_is_answered_with_the_whole_dag_when_it_ends(
+    fakes: Fakes, client: httpx.AsyncClient, submits: bool
+) -> None:
+    fakes.hub.note_live(True)
+    prefer = {"Prefer": "wait=20"}
+    if submits:
+        asking = asyncio.create_task(client.post("/api/v1/dags", json=CHAIN, headers=prefer))
+    else:
+        dag_id = (await submit(client))["dagId"]
+        asking = asyncio.create_task(client.get(f"/api/v1/dags/{dag_id}", headers=prefer))
+    while not fakes.hub.followers:  # noqa: ASYNC110  # the hub tells nobody
+        await asyncio.sleep(0)
+    (dag_id,) = fakes.store.dags.dags
+    fail(fakes, dag_id)
+    fakes.hub.hear([Notice("acme", Event(dag_id, 0, Kind.MOVED, EPOCH))])
+    async with asyncio.timeout(5.0):
+        answer = await asking
+    assert (answer.status_code, answer.json()["status"], len(answer.json()["tasks"])) == (200, "FAILED", 3)
+    assert answer.headers["preference-applied"] == "wait=20"
+    assert not submits or answer.headers["location"].endswith(dag_id)
+
+
+async def test_who_waited_in_vain_is_told_how_the_dag_stands(fakes: Fakes, client: httpx.AsyncClient) -> None:
+    submitted = await client.post("/api/v1/dags", json=CHAIN, headers={"Prefer": "wait=1"})
+    schemas.DagStarted.model_validate(submitted.json())
+    read = await client.get(f"/api/v1/dags/{submitted.json()['dagId']}", headers={"Prefer": "wait=1"})
+    assert {answer.headers["preference-applied"] for answer in (submitted, read)} == {"wait=1"}
+    assert (submitted.status_code, read.status_code, read.json()["status"]) == (202, 202, "RUNNING")
+
+
 async def test_who_follows_a_tenant_hears_nothing_of_logs_that_grow(fakes: Fakes) -> None:
-    async with fakes.hub.follow_tenant("acme") as following:
+    async with TenantFollowing(fakes.hub, fakes.tasks.find, "acme") as following:
         fakes.hub.hear([Notice("acme", Event("dag", 0, Kind.MOVED, EPOCH))])
         assert await following.next(0.0) is None
 

@@ -364,7 +364,7 @@ async def test_a_read_that_waited_in_vain_is_answered_with_what_holds(fakes: Fak
     started = time.monotonic()
     answer = await client.get(f"/api/v1/tasks/{ONE}", headers={"Prefer": "wait=1"})
     assert 0.9 < time.monotonic() - started < SOON_S
-    assert (answer.json()["status"], answer.headers["retry-after"]) == ("PROCESSING", "1")
+    assert (answer.status_code, answer.json()["status"], answer.headers["retry-after"]) == (202, "PROCESSING", "1")
 
 
 async def submit_and_end(fakes: Fakes, client: httpx.AsyncClient, **headers: str) -> httpx.Response:
