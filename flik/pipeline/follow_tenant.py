@@ -108,8 +108,6 @@ class TenantFollowing:
         task_id, position = event.task_id, self._positions.get(event.task_id)
         if position is None and task_id > self._known_from:
             position = self._note(task_id, Position(0))
-        if position is not None and event.seq <= position.seq:
-            return
         events = await self._completion(event) if event.kind == Kind.COMPLETED else [event]
         if position is None:
             position = self._note(task_id, Position(events[0].seq - 1))

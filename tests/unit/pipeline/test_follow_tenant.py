@@ -97,6 +97,19 @@ async def test_files_are_told_of_and_a_result_is_there_hot_or_not(scene: Scene, 
     assert (events[4].task.result or {})["text"] == "done"
 
 
+@pytest.mark.parametrize("older", [True, False])
+async def test_a_result_without_files_comes_from_the_log_if_it_is_not_hot(scene: Scene, hub: Hub, older: bool) -> None:
+    task = await scene.submit() if older else None
+    scene.clock.forward(1)
+    async with acme(scene, hub) as following:
+        task = task or await scene.submit()
+        await scene.settle(completed(await scene.lease_one()))
+        scene.hot.results.clear()
+        pump(scene, hub)
+        events = [event for event in await heard(following) if event.kind == Kind.COMPLETED]
+    assert [(event.seq, event.task) for event in events] == [(3, await scene.store.get(task.task_id))]
+
+
 async def test_what_was_not_heard_of_a_new_task_comes_from_its_log(scene: Scene, hub: Hub) -> None:
     async with acme(scene, hub) as following:
         task = await scene.submit()
