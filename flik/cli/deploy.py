@@ -19,6 +19,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from flik import app, settings
 from flik.actors import NAMESPACE
 from flik.actors.remote import RemoteQueue
+from flik.cli import error_pages, haproxy
 from flik.cli.stages import tell
 from flik.errors import FlikError, Unavailable
 from flik.settings import Settings
@@ -26,12 +27,14 @@ from flik.settings import Settings
 
 def main() -> None:
     """Deploy, and wait until it works; exits with 1 when it is refused."""
+    chosen = settings.load()
+    error_pages.write(chosen.data_dir / haproxy.FOLDER)
     address = sys.stdin.readline().strip()
     if not address:
         sys.exit(1)  # the region ended before its cluster stood
     ray.init(address=address, log_to_driver=False, configure_logging=False, namespace=NAMESPACE)
     try:
-        _deploy(settings.load())
+        _deploy(chosen)
     except FlikError as error:
         tell(stage="refused", reason=str(error))
         sys.exit(1)

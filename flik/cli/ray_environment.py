@@ -67,7 +67,7 @@ def build(settings: Settings, database_url: str, redis_url: str) -> dict[str, st
 def _problems_of_others(settings: Settings) -> dict[str, str]:
     """Return what makes problems of the answers that Ray Serve and HAProxy give by themselves."""
     around = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "flik.gateway.edge:middlewares"}
-    program = haproxy.prepare(settings.data_dir / "haproxy") if settings.haproxy else None
+    program = haproxy.prepare(settings.data_dir / haproxy.FOLDER) if settings.haproxy else None
     return around if program is None else {**around, "RAY_SERVE_HAPROXY_BINARY_PATH": str(program)}
 
 

@@ -54,6 +54,9 @@ SETTINGS = {
     "autovacuum_analyze_scale_factor": "0.05",
     "autovacuum_vacuum_cost_limit": "1000",
     "idle_in_transaction_session_timeout": "60s",
+    # Two kinds of processes with nothing to do here: what is read is in memory, and nothing is replicated.
+    "io_method": "sync",
+    "max_logical_replication_workers": "0",
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flik import schemas
-from flik.cli import haproxy
+from flik.cli import error_pages, haproxy
 from tests.acceptance.running import eventually, free_port
 
 CONFIGURATION = """\
@@ -63,6 +63,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """HAProxy before a server that is gone, one that says nothing, and one that hangs up."""
     folder = tmp_path_factory.mktemp("haproxy")
     program = haproxy.prepare(folder / "pages")
+    error_pages.write(folder / "pages")
     assert program is not None
     (folder / "text.http").write_text("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\ntext")
     port, configuration = free_port(), folder / "haproxy.cfg"
@@ -125,6 +126,7 @@ def test_folder_that_would_have_to_be_quoted_is_left_alone(tmp_path: Path, name:
 def test_pages_and_program_are_made_anew_at_each_start(tmp_path: Path) -> None:
     for _ in range(2):
         program = haproxy.prepare(tmp_path)
+        error_pages.write(tmp_path)
         assert program is not None
         assert os.access(program, os.X_OK)
-    assert {path.name for path in tmp_path.glob("*.http")} == {f"{status}.http" for status in haproxy.PAGES}
+    assert {path.name for path in tmp_path.glob("*.http")} == {f"{status}.http" for status in haproxy.STATUSES}
