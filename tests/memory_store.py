@@ -210,6 +210,17 @@ class MemoryStore:
         ]
         return {"outputs": json.dumps(outputs) if parents else None, "reuse": step.reuse}
 
+    async def reusing(self) -> list[tuple[GrantedRow, str]]:
+        await self._enter("reusing")
+        found = []
+        for row in self.rows.values():
+            if row.status is Status.PROCESSING and self._ours(row) and row.lease_token and row.worker:
+                granted = _granted(row, row.lease_token)._replace(**self._of_step(row))
+                if granted.reuse:
+                    found.append((granted, row.worker.version))
+        await self._leave("reusing")
+        return found
+
     async def find_made(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Made]:
         await self._enter("find_made")
         found = {}

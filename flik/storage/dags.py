@@ -247,6 +247,15 @@ async def outputs_of(database: Database, task_ids: Sequence[str]) -> dict[str, t
     return {task_id: (reuse, outputs) for task_id, reuse, outputs in rows}
 
 
+async def reusing(database: Database, region: str) -> Rows:
+    """Return the running steps of a region that may reuse something, each with the version that was to run it.
+
+    Raises:
+        Unavailable: PostgreSQL is away.
+    """
+    return await database.repeatable(_SQL["list_reusing"], {"region": region})
+
+
 async def find_made(database: Database, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Made]:
     """Return what completed under keys of tenants, each (tenant id, key); the others are left out.
 

@@ -175,6 +175,16 @@ async def test_a_step_that_may_reuse_something_is_granted_so(store: Store) -> No
     assert (await grant(store, ticket_of((await view_of(store, plain)).steps[0].task), EPOCH)).reuse is False
 
 
+async def test_running_steps_that_may_reuse_something_are_found_as_they_were_granted(store: Store) -> None:
+    dag = await submitted(store, make((), (0,), (1,), reuse=True))
+    await run(store, dag, "a", EPOCH + 1)
+    row = await grant(store, ticket_of((await view_of(store, dag)).steps[1].task), EPOCH + 2)
+    plain = await submitted(store, make(()))
+    await grant(store, ticket_of((await view_of(store, plain)).steps[0].task), EPOCH + 2)
+    assert row.outputs is not None
+    assert await store.reusing() == [(row, W1.version)]
+
+
 async def test_what_completed_is_found_by_its_key_and_the_first_one_stays(store: Store) -> None:
     one, two, failed = [await submitted(store, make(())) for _ in range(3)]
     for dag, status in ((one, Status.COMPLETED), (two, Status.COMPLETED), (failed, Status.FAILED)):

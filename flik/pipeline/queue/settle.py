@@ -124,6 +124,13 @@ class Settling:
         """
         return (await self._end_all([(settlement, None)]))[0]
 
+    async def end_reused(self, settlement: Settlement) -> None:
+        """End a step with what an earlier run made; if PostgreSQL is away its lease lapses, and it is taken back."""
+        try:
+            await self.end(settlement)
+        except Unavailable:
+            _log.warning("what was found for a step could not be stored", extra={"taskId": settlement.task_id})
+
     async def _end_all(self, settlements: list[tuple[Settlement, Lease | None]]) -> list[bool]:
         if not settlements:
             return []

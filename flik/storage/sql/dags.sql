@@ -133,6 +133,14 @@ SELECT s.task_id::text, s.reuse,
 FROM dag_steps s
 WHERE s.task_id = ANY(%(task_ids)s::uuid[])
 
+-- name: list_reusing
+-- Running steps that may reuse something, as `grant_tasks` returns them, with the version that was to run them.
+SELECT t.task_id::text, t.lease_token::text, t.tenant_id, t.task_type, t.priority, t.attempt, t.max_attempts,
+       t.payload::text, date_part('epoch', t.created_at), t.request_id, t.trace_id, t.region,
+       date_part('epoch', t.start_deadline_at), t.seq, t.dag_id::text, t.version
+FROM tasks t JOIN dag_steps s ON s.task_id = t.task_id
+WHERE t.region = %(region)s AND t.completed_at IS NULL AND t.status = 'PROCESSING' AND t.dag_id IS NOT NULL AND s.reuse
+
 -- name: find_made
 -- What completed under keys.
 SELECT m.tenant_id, encode(m.key, 'hex'), t.task_id::text, t.result::text,

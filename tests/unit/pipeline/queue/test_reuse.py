@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -136,3 +137,58 @@ async def test_a_step_that_cannot_run_is_left_to_its_worker(scene: Scene) -> Non
     assert grant is not None
     assert grant.task_id == dag.tasks[0].task_id
     assert not scene.store.memos
+
+
+# ---- what was found reaches no worker, so its attempt cannot be lost
+
+
+async def test_what_was_found_is_taken_back_uncounted_when_it_could_not_be_stored(scene: Scene) -> None:
+    await submit(scene, "rain")
+    await run(scene)
+    again = await submit(scene, "rain", max_attempts=1)
+    scene.store.fail_before = {"settle", "dags_of"}
+    assert await scene.lease(W2) == []
+    await scene.settle_all()
+    assert row(scene, again).status is Status.PROCESSING
+    await scene.reap(3.1)  # its lease lapses while PostgreSQL is away, and lapses again
+    await scene.reap(2000.0)  # beyond the hard timeout, too
+    scene.store.fail_before = set()
+    await scene.reap()
+    assert (row(scene, again).status, row(scene, again).attempt) == (Status.QUEUED, 0)
+    assert await run(scene, W2) is None
+    ended = row(scene, again)
+    assert (ended.status, ended.attempt) == (Status.COMPLETED, 1)
+    assert [outcome for _, outcome in ended.closed] == ["HANDED_BACK", "COMPLETED"]
+
+
+@pytest.mark.parametrize("dies", ["before it is looked up", "before it is settled"])
+async def test_a_queue_that_restarts_ends_what_the_one_before_had_found(scene: Scene, dies: str) -> None:
+    await submit(scene, "rain", None)
+    await run(scene, text="a grey day")
+    await run(scene, text="a film of it")
+    again = await submit(scene, "rain", None, max_attempts=1)
+    assert await run(scene) is None
+    gate = scene.store.gates_before["find_made" if dies == "before it is looked up" else "settle"] = asyncio.Event()
+    await scene.ask(W2)
+    dying = asyncio.ensure_future(scene.queue.granting.step())
+    await turn()
+    dying.cancel()
+    scene.store.gates_before.clear()
+    await scene.restart()
+    gate.set()
+    await scene.settle_all()
+    ended = row(scene, again, 1)
+    assert (ended.status, ended.attempt) == (Status.COMPLETED, 1)
+    assert json.loads(ended.result)["text"] == "a film of it"
+    assert scene.store.dags.dags[again.dag_id].status == "COMPLETED"
+    await scene.reap(10.0)
+    assert [outcome for _, outcome in ended.closed] == ["COMPLETED"]
+
+
+async def test_a_running_step_of_a_queue_that_restarts_goes_on_when_nothing_is_found(scene: Scene) -> None:
+    dag = await submit(scene, "rain")
+    (grant,) = await scene.lease(W1)
+    await scene.restart()
+    assert (await scene.beat(W1, grant)).revoked == []
+    assert await scene.settle(done(grant)) == [True]
+    assert row(scene, dag).status is Status.COMPLETED
