@@ -116,7 +116,7 @@ class MemoryStore:
 
     def __init__(self, region: str = "us-east", *, max_attempts: int = 4) -> None:
         self.rows: dict[str, Row] = {}
-        self.dags = MemoryDags(self.rows, self._add, self._whole)
+        self.dags = MemoryDags(self.rows, self._add, self._whole, self._forget_made)
         self.memos: dict[tuple[str, str], str] = {}
         self.calls: Counter[str] = Counter()
         self.fail_before: set[str] = set()  # these calls raise and do nothing; "*" for all
@@ -236,8 +236,20 @@ class MemoryStore:
     async def remember(self, made: Sequence[tuple[str, str, str]]) -> None:
         await self._enter("remember")
         for tenant_id, key, task_id in made:
-            self.memos.setdefault((tenant_id, key), task_id)
+            self.memos[tenant_id, key] = task_id
         await self._leave("remember")
+
+    async def forget(self, steps: Sequence[str]) -> None:
+        await self._enter("forget")
+        for task_id in steps:
+            for parent in self.dags.parents_of(task_id):
+                result = json.loads(self.rows[parent].result or "{}")
+                self._forget_made(result.get("reused", {}).get("from", parent))
+        await self._leave("forget")
+
+    def _forget_made(self, task_id: str) -> None:
+        for place in [place for place, maker in self.memos.items() if maker == task_id]:
+            del self.memos[place]
 
     async def settle(self, settlements: Sequence[Settlement], now: float) -> list[Settled]:
         await self._enter("settle")

@@ -145,6 +145,10 @@ class QueueStore:
                 rows[place] = row._replace(outputs=made, reuse=reuse)
         return rows
 
+    async def forget(self, steps: Sequence[str]) -> None:
+        """Forget what was made by the parents of these steps."""
+        await dags.forget_made(self._database, steps=steps)
+
     async def reusing(self) -> list[tuple[GrantedRow, str]]:
         """Return the running steps that may reuse something, each with the model version that was to run it."""
         found = await dags.reusing(self._database, self._region)

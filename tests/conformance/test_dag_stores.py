@@ -185,19 +185,58 @@ async def test_running_steps_that_may_reuse_something_are_found_as_they_were_gra
     assert await store.reusing() == [(row, W1.version)]
 
 
-async def test_what_completed_is_found_by_its_key_and_the_first_one_stays(store: Store) -> None:
+async def test_what_completed_is_found_by_its_key_and_the_latest_run_counts(store: Store) -> None:
     one, two, failed = [await submitted(store, make(())) for _ in range(3)]
     for dag, status in ((one, Status.COMPLETED), (two, Status.COMPLETED), (failed, Status.FAILED)):
         await run(store, dag, "a", EPOCH + 1, status)
     mine, other, gone = ("acme", "a" * 64), ("globex", "a" * 64), ("acme", "b" * 64)
     await store.remember([(*mine, one.tasks[0].task_id), (*gone, failed.tasks[0].task_id)])
-    await store.remember([(*mine, two.tasks[0].task_id)])
     found = await store.find_made([mine, mine, other, gone])
     assert list(found) == [mine]
     made = found[mine]
     assert (made.task_id, made.artifacts, made.ran_s) == (one.tasks[0].task_id, (stored_file(),), 0.0)
     assert json.loads(made.result)["metadata"] == {"n": 1}
     assert await store.find_made([]) == {}
+    await store.remember([(*mine, one.tasks[0].task_id), (*mine, two.tasks[0].task_id)])
+    assert (await store.find_made([mine]))[mine].task_id == two.tasks[0].task_id
+
+
+async def test_what_is_gone_is_forgotten_whoever_made_or_reused_it(store: Store) -> None:
+    maker, other, reuser = [await submitted(store, make((), (0,))) for _ in range(3)]
+    for dag in (maker, other):
+        await run(store, dag, "a", EPOCH + 1)
+    made, kept = ("acme", "a" * 64), ("acme", "b" * 64)
+    notes = [(*made, maker.tasks[0].task_id), (*kept, other.tasks[0].task_id)]
+    root = await grant(store, ticket_of((await view_of(store, reuser)).steps[0].task), EPOCH + 2)
+    result = json.dumps({"text": "x", "metadata": {}, "reused": {"from": maker.tasks[0].task_id, "saved": {}}})
+    await store.settle_steps([ending(root, result=result)], EPOCH + 2, {reuser.dag_id})
+    for child_of in (maker, reuser):
+        await store.remember(notes)
+        await store.forget([child_of.tasks[1].task_id])
+        assert list(await store.find_made([made, kept])) == [kept]
+    await store.remember(notes)
+    await store.dags.forget(other.tasks[0].task_id)
+    assert list(await store.find_made([made, kept])) == [made]
+
+
+async def test_a_dag_that_found_a_file_gone_is_resumed_with_the_step_that_made_it(store: Store) -> None:
+    dag = await submitted(store, make((), (0,), (1,)))
+    for step_id in "ab":
+        await run(store, dag, step_id, EPOCH + 1)
+    row = await grant(store, ticket_of((await view_of(store, dag)).steps[2].task), EPOCH + 2)
+    await store.settle_steps([ending(row, Status.FAILED, error_code="input_gone")], EPOCH + 2, {dag.dag_id})
+    old = await view_of(store, dag)
+    found = await store.resume_dag(dag.dag_id, EPOCH + 3)
+    assert found is not None
+    assert await statuses(store, dag) == {"a": "COMPLETED", "b": "QUEUED", "c": "PENDING"}
+    for step_id in "bc":
+        await run(store, dag, step_id, EPOCH + 4)
+    view = await view_of(store, dag)
+    assert view.status == "COMPLETED"
+    assert view.steps[1].task.task_id != old.steps[1].task.task_id
+    history = await store.read_dag(dag.dag_id)
+    assert history is not None
+    assert [event.seq for event in history.events()] == list(range(1, history.seq + 1))
 
 
 async def test_a_root_is_granted_without_outputs(store: Store) -> None:

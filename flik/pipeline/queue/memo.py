@@ -7,6 +7,9 @@ What is not runs, and is remembered when it has completed; to forget one costs a
 No worker hears of a step that reuses something, so its attempt is never lost: what does not get stored is granted
 anew, uncounted (`Lease.reused`). A queue that restarts looks up the steps that were granted by the one before it.
 
+Whether files are still there is not asked here: whoever finds one gone, a step that was to start from it or a gateway
+that was to send it, has its run forgotten, and the next run is remembered in its place.
+
 A queue that no such step reaches does not load the catalog, which costs it 20 MB of pydantic.
 """
 
@@ -37,6 +40,9 @@ class Memos(Protocol):
 
     async def remember(self, made: Sequence[tuple[str, str, str]]) -> None:
         """Note which tasks completed: (tenant id, key, task id)."""
+
+    async def forget(self, steps: Sequence[str]) -> None:
+        """Forget what was made by the parents of these steps."""
 
     async def reusing(self) -> Sequence[tuple[GrantedRow, str]]:
         """Return the running steps that may reuse something, each with the model version that would run it."""
@@ -84,6 +90,13 @@ class Reuse:
             await self._memos.remember(made)
         except Unavailable:
             _log.info("what steps made was not noted for others", extra={"count": len(made)})
+
+    async def forget(self, steps: Sequence[str]) -> None:
+        """Have nobody reuse what the parents of these steps made: a file of theirs is gone."""
+        try:
+            await self._memos.forget(steps)
+        except Unavailable:  # whoever reuses it next finds the same
+            _log.warning("files that are gone were not forgotten", extra={"count": len(steps)})
 
 
 def _places_of(rows: Sequence[GrantedRow], versions: Mapping[str, str]) -> dict[str, Place]:

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 from flik.domain.event import Notice
 from flik.domain.lease import Lease, Leases
 from flik.domain.task import Completed, Failed, Outcome, Status, TaskView
-from flik.errors import Unavailable
+from flik.errors import InputGone, Unavailable
 from flik.pipeline.queue import endings, telling
 from flik.pipeline.queue.dags import Dags
 from flik.pipeline.queue.measures import Measures
@@ -234,6 +234,8 @@ class Settling:
         self._measures.note_settled(ended, now)
         if made := list(_to_remember(completed)):
             await self._reuse.remember(made)
+        if bereft := [each.task_id for each, _ in ended if each.error_code == InputGone.code]:
+            await self._reuse.forget(bereft)
         if hot := list(_shown(completed, now)):
             await self._hot.put(hot)
         self._feed.tell(told)  # at last: followers read what is HOT

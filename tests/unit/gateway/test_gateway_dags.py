@@ -35,9 +35,9 @@ async def submit(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
     return started
 
 
-def fail(fakes: Fakes, dag_id: str, place: int = 0, at: float = EPOCH + 1) -> None:
+def fail(fakes: Fakes, dag_id: str, place: int = 0, at: float = EPOCH + 1, code: str = "boom") -> None:
     row = fakes.store.rows[fakes.store.dags.dags[dag_id].task_ids[place]]
-    row.error_code, row.error_message = "boom", "it broke"
+    row.error_code, row.error_message = code, "it broke"
     row.end(Status.FAILED, at)
     fakes.store.dags.advance([dag_id], at)
 
@@ -246,6 +246,19 @@ async def test_only_a_failed_dag_is_resumed_and_pays_for_what_runs_again(
     assert (resumed.status_code, resumed.json()["status"]) == (202, "RUNNING")
     assert [step["status"] for step in resumed.json()["tasks"]] == ["QUEUED", "PENDING", "PENDING"]
     assert fakes.rate.purses["acme"] == 0
+
+
+async def test_what_runs_again_as_its_file_is_gone_is_paid_for_too(client: httpx.AsyncClient, fakes: Fakes) -> None:
+    dag_id = (await submit(client))["dagId"]
+    row = fakes.store.rows[fakes.store.dags.dags[dag_id].task_ids[0]]
+    row.result = "{}"
+    row.end(Status.COMPLETED, EPOCH + 1)
+    fakes.store.dags.advance([dag_id], EPOCH + 1)
+    fail(fakes, dag_id, 1, EPOCH + 2, code="input_gone")
+    fakes.rate.purses["acme"] = 3
+    resumed = await client.post(f"/api/v1/dags/{dag_id}/resume")
+    assert (resumed.status_code, fakes.rate.purses["acme"]) == (202, 0)
+    assert [step["status"] for step in resumed.json()["tasks"]] == ["QUEUED", "PENDING", "PENDING"]
 
 
 async def test_a_step_is_not_retried_without_its_dag(client: httpx.AsyncClient, fakes: Fakes) -> None:
