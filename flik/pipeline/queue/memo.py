@@ -81,8 +81,10 @@ class Reuse:
         if not places:
             return {}
         made = await self._memos.find_made(list(places.values()))
-        hits = ((row, made[place]) for row in rows if (place := places.get(row.task_id)) in made)
-        return {row.task_id: _settlement(row, found) for row, found in hits}
+        by_task = {row.task_id: row for row in rows}
+        return {
+            task_id: _settlement(by_task[task_id], made[place]) for task_id, place in places.items() if place in made
+        }
 
     async def remember(self, made: Sequence[tuple[str, str, str]]) -> None:
         """Note which tasks completed: (tenant id, key, task id)."""
