@@ -324,6 +324,25 @@ async def test_a_failed_dag_is_resumed_with_new_tasks_for_what_did_not_complete(
     assert await store.resume_dag(task_id_at(EPOCH), EPOCH) is None
 
 
+async def test_a_step_has_the_attempts_that_it_asks_for_and_has_them_again_when_it_is_resumed(store: Store) -> None:
+    dag = make((), (0,), ())
+    asked = zip((2, 7, None), dag.steps, strict=True)
+    steps = tuple(step._replace(task=step.task._replace(max_attempts=most)) for most, step in asked)
+    await submitted(store, dag._replace(steps=steps))
+    assert [step.task.max_attempts for step in (await view_of(store, dag)).steps] == [2, 7, 4]
+    await run(store, dag, "a", EPOCH + 1, Status.FAILED)
+    await run(store, dag, "c", EPOCH + 1, Status.FAILED)
+    await store.resume_dag(dag.dag_id, EPOCH + 2)
+    view = await view_of(store, dag)
+    assert [step.task.max_attempts for step in view.steps] == [2, 7, 4]
+    for attempt in (1, 2):  # and no more are made
+        row = await grant(store, ticket_of((await view_of(store, dag)).steps[0].task), EPOCH + 2)
+        assert (row.attempt, row.max_attempts) == (attempt, 2)
+        again = ending(row, Status.QUEUED, available_at=EPOCH + 2)
+        ((settled,), _) = await store.settle_steps([again], EPOCH + 2, {dag.dag_id})
+        assert settled.status == ("QUEUED" if attempt == 1 else "FAILED")
+
+
 async def test_a_step_may_start_for_so_long_from_its_release_and_never_after_the_deadline(store: Store) -> None:
     dag = await submitted(store, make((), (0,), (1,), deadline_at=EPOCH + 25, start_within_s=10.0))
     await run(store, dag, "a", EPOCH + 5)

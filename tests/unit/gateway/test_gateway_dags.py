@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
 import pytest
-from gateway_parts import Fakes
+from gateway_parts import Fakes, task_id
 from making import EPOCH
 
 from flik import schemas
@@ -81,6 +82,21 @@ async def test_a_graph_has_the_steps_of_the_caller_and_what_they_ask_for(
     assert dag.deadline_at == dag.created_at + 100
     shown = (await client.get(f"/api/v1/dags/{started['dagId']}")).json()
     assert (shown["metadata"], shown["deadlineAt"] > shown["createdAt"]) == ({"job": 7}, True)
+
+
+async def test_a_step_may_reuse_what_was_made_and_says_what_that_saved(client: httpx.AsyncClient, fakes: Fakes) -> None:
+    started = await submit(client, steps=[{**TEXT, "reuse": True}, {**TEXT, "reuse": False}, TEXT])
+    row = fakes.store.dags.dags[started["dagId"]]
+    assert [step.reuse for step in row.dag.steps] == [True, False, False]
+    maker, saved = task_id(7), {"seconds": 4.0, "usd": "0.001"}
+    made = fakes.store.rows[row.task_ids[0]]
+    made.result = json.dumps({"text": "rain", "metadata": {}, "reused": {"from": maker, "saved": saved}})
+    made.end(Status.COMPLETED, EPOCH + 1)
+    shown = (await client.get(f"/api/v1/dags/{started['dagId']}")).json()
+    schemas.DagAnswer.model_validate(shown)
+    result = shown["tasks"][0]["result"]
+    assert (result["reusedFrom"], result["saved"]) == (maker, saved)
+    assert "reused" not in result
 
 
 def image(payload: Any) -> dict[str, Any]:
