@@ -3,10 +3,11 @@
 The world of `test_sequences.py` with random dags in it, of 1 to 30 steps: also steps and whole dags are cancelled,
 failed ones resumed, and the queue dies in these statements. At every statement it must hold that no step runs, or
 ran, before its parents completed, that a dag is over when its steps are and not before, and that its log has no gap.
-At the end every dag must be over, with exactly those steps run that should have, and again when those that failed
-have been resumed.
+Some steps may reuse what others made. At the end every dag must be over, with exactly those steps run that should
+have, each end of a step with a cause that is known, and again when those that failed have been resumed.
 
-`FLIK_SEQUENCES` says how many sequences are tried, each with one dag at least; 120 without it.
+`FLIK_DAG_SEQUENCES` says how many sequences are tried, each with one dag at least; without it 500, and 2,000 in the
+long form (`make chaos`).
 """
 
 from __future__ import annotations
@@ -24,22 +25,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import new_task, task_id_at, ticket_of
 from memory_dags import DagRow
+from memory_store import Row
 from queue_scene import turn
-from test_sequences import NAMES, STEPS, TYPES, WatchedStore, World
+from test_sequences import NAMES, STEPS, TYPES, WORKERS, WatchedStore, World
 
 from flik.domain.dag.graph import NewDag, NewStep
 from flik.domain.dag.progress import PARENT_FAILED, PARENT_SKIPPED, DagStatus
-from flik.domain.task import TERMINAL, Completed, Status, Ticket, Worker
+from flik.domain.task import TERMINAL, Completed, Failed, Grant, Outcome, Status, Ticket, Worker
 from flik.errors import Unavailable
 from flik.pipeline import schedule
 from flik.pipeline.queue import loops, reap, settle
 from flik.storage.queue import GrantedRow
 
-SEQUENCES = int(os.environ.get("FLIK_SEQUENCES", "120"))
+SEQUENCES = int(os.environ.get("FLIK_DAG_SEQUENCES") or (2_000 if os.environ.get("FLIK_CHAOS") == "long" else 500))
 MOST_STEPS = 30
 MOST_DAGS = 4  # in one sequence
 STOPPED = (PARENT_FAILED, PARENT_SKIPPED)
-RAN = (Status.COMPLETED, Status.FAILED)
+CALLS = ("grant", "find_made", "settle", "remember", "expire", "late_dags", "scan_recent", "scan_waiting")
+LOST_AFTER_S = 3.0  # a lease
+TIMED_OUT_AFTER_S = 1800.0
 
 
 class DagsWatchedStore(WatchedStore):
@@ -101,7 +105,9 @@ class DagWorld(World):
         self.store = DagsWatchedStore(self)
         self.queue = self._queue()
         self.submitted: list[str] = []
-        self.cancels_asked: set[str] = set()  # of dags, whatever was answered
+        self.cancels_asked: set[str] = set()  # of dags and tasks, whatever was answered
+        self.failures: set[tuple[str, str]] = set()  # what workers reported: (task, error code)
+        self.completions: set[str] = set()
         self.cancelled_dags: set[str] = set()
 
     def _dag_by(self, a: int, b: int, status: DagStatus = DagStatus.RUNNING) -> DagRow | None:
@@ -127,6 +133,18 @@ class DagWorld(World):
         self.acknowledged += [task.task_id for task in dag.tasks]
         if b % 4:
             await self.queue.announce([ticket_of(task) for task in dag.tasks if not task.waits])
+
+    async def _cancel(self, task_id: str) -> None:
+        self.cancels_asked.add(task_id)
+        await super()._cancel(task_id)
+
+    async def _report(self, outcomes: list[Outcome]) -> bool:
+        self.failures |= {(each.task_id, each.error_code) for each in outcomes if isinstance(each, Failed)}
+        return await super()._report(outcomes)
+
+    def _completion(self, grant: Grant) -> Completed:
+        self.completions.add(grant.task_id)
+        return super()._completion(grant)
 
     async def cancel_step(self, a: int, b: int) -> None:
         dag = self._dag_by(a, b)
@@ -179,6 +197,14 @@ class DagWorld(World):
             assert moved is not None
             assert not moved.moved
 
+    # ---- workers
+
+    async def work(self, a: int, b: int) -> None:
+        """A worker of each type runs what it can get: without it few dags would get far."""
+        for worker in (a % 4, (a + 1) % 4):
+            await self.lease(worker, 2)
+            await self.complete_all(worker, b)
+
     # ---- what goes wrong
 
     async def crash_in_dag_statement(self, a: int, b: int) -> None:
@@ -198,12 +224,60 @@ class DagWorld(World):
         gate.set()
         await asyncio.gather(dying, return_exceptions=True)
 
+    async def crash_between_statements(self, a: int, b: int) -> None:
+        """The queue dies at any of its statements, before or after it, as it grants, settles, reaps and reads on."""
+        call, gates = CALLS[(a * 12 + b) // 2 % len(CALLS)], (self.store.gates_before, self.store.gates_after)[b % 2]
+        gate = gates[call] = asyncio.Event()
+        arrived = self.store.arrived[call] = asyncio.Event()
+        dying = asyncio.ensure_future(self._all_that_a_queue_does())
+        await asyncio.wait(
+            {dying, waiting := asyncio.ensure_future(arrived.wait())}, return_when=asyncio.FIRST_COMPLETED
+        )
+        self.replies_were_lost |= arrived.is_set()
+        for each in (dying, waiting):
+            each.cancel()
+        await asyncio.gather(dying, waiting, return_exceptions=True)
+        del gates[call]
+        await self.crash(a, b)
+        gate.set()
+
+    async def _all_that_a_queue_does(self) -> None:
+        queue = self.queue
+        for _ in range(3):  # what is granted completes, then its children, then theirs
+            for number in range(len(WORKERS)):
+                await self.ask(number, 2)
+            await queue.granting.step()
+            await turn()
+            self._collect()
+            reporting = self._go(queue.settle([self._completion(grant) for had in self.had.values() for grant in had]))
+            while not reporting.done() and queue.rebuilt.is_set():
+                await turn()
+                await queue.settling.step()
+        await queue.reaping.sweep(self.clock())
+        await queue.refilling.read_pages()
+        await queue.refilling.scan(self.clock())
+        await queue.settling.step()
+
     # ---- what must hold
 
     def check(self) -> None:
         super().check()
         for dag_id in self.cancelled_dags:
             assert self.store.dags.dags[dag_id].status is DagStatus.CANCELLED
+        if self.queue.rebuilt.is_set() and not self.replies_were_lost and self.policy.window > MOST_STEPS:
+            self._check_released()
+
+    def _check_released(self) -> None:
+        """What was released or resumed waits for a worker at once; no scan has to find it.
+
+        But for what is past its start deadline: a grant has let go of it, and the next sweep ends it, found or not.
+        """
+        for dag in self.store.dags.dags.values():
+            for row in map(self.store.rows.__getitem__, dag.task_ids):
+                is_late = row.start_deadline_at is not None and row.start_deadline_at <= self.clock()
+                if row.status is Status.QUEUED and not is_late and (row.released_at is not None or dag.round > 1):
+                    held = row.ticket.task_id in self.queue.waiting.lanes[row.task.task_type]
+                    assert held or self.queue.waiting.is_busy(row.ticket.task_id), "nobody knows that it waits"
 
     def _note_completed(self, outcome: Completed) -> None:
         assert self.store.rows[outcome.task_id].task.dag_id not in self.cancelled_dags
@@ -234,17 +308,41 @@ class DagWorld(World):
             assert dag.status is self._status_of(dag)
 
     def _check_steps(self, dag: DagRow) -> None:
-        """Exactly those ran that should have: a step without a failed parent has an end of its own."""
+        """Exactly those ran that should have: a step without a failed parent has an end of its own, and its cause."""
         rows = [self.store.rows[task_id] for task_id in dag.task_ids]
         for step, row in zip(dag.dag.steps, rows, strict=True):
             parents = [rows[place] for place in step.parents]
             if all(parent.status is Status.COMPLETED for parent in parents):
-                assert row.status in (*RAN, Status.EXPIRED, Status.CANCELLED)
-                assert row.error_code not in STOPPED
+                self._check_cause(dag, step, row)
             else:
                 assert (row.status, row.attempt) == (Status.CANCELLED, 0)
                 assert row.error_code in (None, *STOPPED)
             assert [outcome for _, outcome in row.closed].count("COMPLETED") == (row.status is Status.COMPLETED)
+
+    def _check_cause(self, dag: DagRow, step: NewStep, row: Row) -> None:
+        """A step that may run completes, but for what was done to it."""
+        task_id, out_of_attempts = row.task.task_id, row.attempt == row.max_attempts
+        ran_s = (row.completed_at or 0.0) - (row.started_at or 0.0)
+        if row.status is Status.CANCELLED:
+            assert row.error_code not in STOPPED
+            assert {task_id, dag.dag.dag_id} & self.cancels_asked
+        elif row.status is Status.EXPIRED:
+            assert (step.start_within_s, step.task.start_deadline_at, dag.dag.deadline_at) != (None, None, None)
+            assert row.start_deadline_at is not None
+            assert row.completed_at is not None
+            assert row.start_deadline_at <= row.completed_at
+        elif row.status is Status.FAILED:
+            if row.error_code == "worker_lost":
+                assert out_of_attempts
+                assert ran_s >= LOST_AFTER_S
+            elif row.error_code == "run_timeout":
+                assert ran_s >= TIMED_OUT_AFTER_S
+            else:
+                assert (task_id, row.error_code) in self.failures
+                assert out_of_attempts or row.error_code == "refused"
+        else:
+            assert row.status is Status.COMPLETED
+            assert task_id in self.completions or (step.reuse and "reused" in json.loads(row.result or "{}"))
 
     def _status_of(self, dag: DagRow) -> DagStatus:
         """How it must have ended: the causes of all that did not complete, or the cancel."""
@@ -274,23 +372,29 @@ def random_dag(chance: random.Random, now: float) -> NewDag:
         deadline_at = now + chance.choice((2.0, 20.0)) if not parents and chance.random() < 0.2 else None
         task = new_task(
             now, dag_id=dag_id, waits=bool(parents), max_attempts=chance.choice((None, 1, 2, 5)),
-            start_deadline_at=deadline_at, **changes,
+            start_deadline_at=deadline_at, payload=chance.choice(PAYLOADS[: 3 if parents else 2]), **changes,
         )  # fmt: skip
         within_s = chance.choice((1.0, 30.0)) if parents and chance.random() < 0.2 else None
         on_failure = chance.choice(("fail", "fail", "skip"))
-        steps.append(NewStep(f"s{number}", task, tuple(places[n] for n in parents), on_failure, within_s))
+        reuse = chance.random() < 0.4
+        steps.append(NewStep(f"s{number}", task, tuple(places[n] for n in parents), on_failure, within_s, reuse))
     ordered = tuple(step for _, step in sorted(zip(places, steps, strict=True), key=lambda each: each[0]))
     deadline_at = now + chance.choice((10.0, 300.0)) if chance.random() < 0.2 else None
     return NewDag(dag_id, tenant_id, 1, "us-east", now, deadline_at, None, None, None, ordered)
 
 
+PAYLOADS = ('{"prompt": "rain"}', '{"prompt": "snow"}', "{}")  # without a prompt it is what the parents wrote
+
+
 MOVES: dict[str, tuple[int, Callable[[DagWorld, int, int], Awaitable[None]]]] = {  # with their weights
     "submit dag": (6, DagWorld.submit_dag),
+    "work": (9, DagWorld.work),
     "cancel step": (1, DagWorld.cancel_step),
     "cancel dag": (1, DagWorld.cancel_dag),
     "resume dag": (3, DagWorld.resume_dag),
     "retry": (1, DagWorld.retry),
     "crash in dag statement": (2, DagWorld.crash_in_dag_statement),
+    "crash between statements": (2, DagWorld.crash_between_statements),
 }
 ALL: dict[str, Callable[[Any, int, int], Awaitable[None]]] = {
     **{name: move for name, (_, move) in STEPS.items()},
@@ -330,6 +434,7 @@ async def play(first: tuple[int, int], moves: list[tuple[str, int, int]], window
         await world.close()
 
 
+@pytest.mark.chaos
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("window", "share"), [(50_000, 0.8), (4, 0.2)], ids=["all in memory", "a window of four"])
 def test_dags_keep_the_promises_in_every_sequence(
