@@ -15,6 +15,19 @@ from flik.dags.compose import MARK, step
 from flik.domain.dag.plan import MAX_STEPS, PlannedStep, StepSpec, default_id, plan, references_in
 from flik.domain.dag.references import FROM
 
+SENT_AS = {
+    "step_id": "id",
+    "task_type": "taskType",
+    "payload": "payload",
+    "depends_on": "dependsOn",
+    "priority": "priority",
+    "start_deadline_s": "startDeadlineS",
+    "max_attempts": "maxAttempts",
+    "on_failure": "onFailure",
+    "reuse": "reuse",
+}
+"""What the fields of a step are called in `POST /api/v1/dags`."""
+
 
 def steps_of(graph: DAGNode, *inputs: Any, **named: Any) -> tuple[StepSpec, ...]:
     """Return the steps of a graph, parents first, from its last node or from a `MultiOutputNode` of several.
@@ -31,14 +44,16 @@ def steps_of(graph: DAGNode, *inputs: Any, **named: Any) -> tuple[StepSpec, ...]
     return tuple(_step_of(node, ids, given) for node in nodes)
 
 
-def graph_of(steps: Sequence[StepSpec]) -> DAGNode:
+def graph_of(steps: Sequence[StepSpec | Mapping[str, Any]]) -> DAGNode:
     """Return the graph of the steps: its last node, or a `MultiOutputNode` of those that no other waits for.
+
+    Steps may be objects as they are sent (`taskType`, `dependsOn` ...), too.
 
     Raises:
         InvalidRequest: the steps are no dag.
-        ValueError: a payload has a field that Ray's `bind` cannot take (`self`).
+        ValueError: a payload has a field that Ray's `bind` cannot take (`self`), or a step one that none has.
     """
-    found = plan(steps)
+    found = plan([each if isinstance(each, StepSpec) else _read(each) for each in steps])
     nodes: dict[str, DAGNode] = {}
     for place in found.order:
         planned = found.steps[place]
@@ -167,6 +182,17 @@ def _plain(value: Any, ids: Mapping[FunctionNode, str], given: _Input) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item, ids, given) for item in value]
     return value
+
+
+def _read(step: Mapping[str, Any]) -> StepSpec:
+    """Return a step as it is sent; what its values may be is for `plan` and the gateway to say."""
+    unknown = sorted(set(step) - set(SENT_AS.values()))
+    if unknown or "taskType" not in step:
+        raise ValueError(f"a step has a taskType and {', '.join(sorted(SENT_AS.values()))}, not {unknown}")
+    given = {name: step[sent] for name, sent in SENT_AS.items() if step.get(sent) is not None}
+    if "depends_on" in given:
+        given["depends_on"] = tuple(given["depends_on"])
+    return StepSpec(**{"step_id": None, **given})
 
 
 def _node_of(planned: PlannedStep, parents: Sequence[str], nodes: Mapping[str, DAGNode]) -> DAGNode:

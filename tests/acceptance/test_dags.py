@@ -1,32 +1,36 @@
 """Chains and graphs on a running Flik: what parents made reaches their children, and each dag ends as its steps do.
 
-The examples run here for real. `FLIK_GRAPHS` says how many random graphs are run; without it 20, and 200 in the long
-form (`make chaos`).
+The examples run here for real. Random graphs are in `test_dag_graphs.py`.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
-import random
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
 import httpx
 import pytest
+import yaml
 from PIL import Image, ImageChops, ImageStat
+from websockets.sync.client import connect
 
-from flik import schemas
+from flik import dags, schemas
+from flik.client import SyncFlikClient
+from flik.client.sse import Reader
+from flik.domain.stomp.frames import Frame, Parser, Version
 from tests.acceptance.running import RunningFlik
 
 ROOT = Path(__file__).parents[2]
-GRAPHS = int(os.environ.get("FLIK_GRAPHS") or (200 if os.environ.get("FLIK_CHAOS") == "long" else 20))
 SMALL = {"width": 128, "height": 96}
 CHAIN: list[dict[str, Any]] = [
     {"id": "describe", "taskType": "TEXT", "payload": {"prompt": "a harbour at dawn", "maxWords": 20, "seed": 11}},
@@ -98,6 +102,65 @@ def test_a_chain_hands_on_what_each_step_makes(flik: RunningFlik) -> None:
     other = flik.wait(flik.submit("IMAGE", payload={"prompt": written, **SMALL, "seed": 12}))
     first = first_frame(artifact(flik, film))
     assert difference(first, artifact(flik, draw)) < difference(first, artifact(flik, other)) / 2
+
+
+def test_the_example_of_the_interface_runs_as_it_stands(flik: RunningFlik) -> None:
+    body = {
+        "tenantId": flik.tenant("tenant-abc"),
+        "priority": 0,
+        "region": "us-east",
+        "steps": [
+            {"taskType": "TEXT", "payload": {"prompt": "Generate description"}},
+            {"taskType": "IMAGE", "payload": {"action": "upscale"}},
+            {"taskType": "VIDEO", "payload": {"action": "watermark"}},
+        ],
+    }
+    answer = flik.http.post("/api/v1/dags", json=body)
+    started = answer.json()
+    assert (answer.status_code, started["status"]) == (202, "RUNNING")
+    assert [step["status"] for step in started["tasks"]] == ["QUEUED", "PENDING", "PENDING"]
+    assert "parentTaskId" not in started["tasks"][0]
+    for parent, child in pairwise(started["tasks"]):
+        assert child["parentTaskId"] == parent["taskId"]
+    dag = flik.wait_dag(started["dagId"])
+    assert dag["status"] == "COMPLETED", dag
+    text, picture, film = dag["tasks"]
+
+    assert artifact(flik, text).decode() == text["result"]["text"]
+    assert len(text["result"]["text"].split()) > 20
+    plain = {"prompt": text["result"]["text"], "seed": picture["result"]["metadata"]["seed"]}
+    drawn = flik.wait(flik.submit("IMAGE", payload=plain))
+    upscaled = artifact(flik, picture)
+    with Image.open(io.BytesIO(upscaled)) as large, Image.open(io.BytesIO(artifact(flik, drawn))) as small:
+        assert large.size == (2 * small.width, 2 * small.height)
+        assert difference(large.convert("RGB"), artifact(flik, drawn)) < 2, "the same, but larger"
+
+    assert film["result"]["metadata"]["inputs"] == [picture["result"]["artifacts"][0]["sha256"]]
+    frame = first_frame(artifact(flik, film))
+    assert frame.size == (film["result"]["artifacts"][0]["width"], film["result"]["artifacts"][0]["height"])
+    unmarked = first_frame(
+        artifact(flik, flik.wait_dag(flik.submit_dag(without_mark(text, picture))["dagId"])["tasks"][-1])
+    )
+    assert difference(frame, upscaled) < 40, "it begins with the picture"
+    corner = (frame.width * 7 // 8, frame.height * 7 // 8, frame.width, frame.height)
+    rest = (0, 0, frame.width, frame.height * 7 // 8)
+    assert changed(frame, unmarked, corner) > 5 * changed(frame, unmarked, rest), "it bears the mark"
+
+
+def without_mark(text: dict[str, Any], picture: dict[str, Any]) -> list[dict[str, Any]]:
+    """The same chain again, but for the mark; seeds make its pictures the same."""
+    seed = picture["result"]["metadata"]["seed"]
+    return [
+        {"taskType": "TEXT", "payload": {"prompt": "Generate description", "seed": text["result"]["metadata"]["seed"]}},
+        {"taskType": "IMAGE", "payload": {"action": "upscale", "seed": seed}},
+        {"taskType": "VIDEO", "payload": {}},
+    ]
+
+
+def changed(one: Image.Image, other: Image.Image, box: tuple[int, int, int, int]) -> float:
+    """Return how much two pictures differ in a part of them, from 0 to 255."""
+    apart = ImageChops.difference(one.convert("RGB").crop(box), other.convert("RGB").crop(box))
+    return sum(ImageStat.Stat(apart).mean) / 3
 
 
 def first_frame(film: bytes) -> Image.Image:
@@ -392,49 +455,163 @@ def test_a_dag_is_cancelled_and_resumed_from_the_command_line(flik: RunningFlik)
     assert flik.wait_dag(started["dagId"])["status"] == "COMPLETED"
 
 
-# ---- any graph
+# ---- in YAML and in Python
+
+WRITTEN = """
+steps:
+  - {id: describe, taskType: TEXT, reuse: true, payload: {prompt: a quiet pier, maxWords: 5, seed: 3}}
+  - id: draw
+    taskType: IMAGE
+    priority: 0
+    maxAttempts: 2
+    onFailure: skip
+    dependsOn: [describe]
+    payload: {width: 128, height: 96, seed: 4}
+  - id: film
+    taskType: VIDEO
+    startDeadlineS: 600
+    payload:
+      prompt: {$from: describe, path: text}
+      input: [{$from: draw, path: artifacts.0}]
+      width: 128
+      height: 96
+      lengthS: 0.5
+      fps: 12
+  - {id: last, taskType: TEXT, dependsOn: [film, draw], payload: {maxWords: 3}}
+"""
 
 
-def random_steps(chance: random.Random) -> list[dict[str, Any]]:
-    """Up to 30 steps with any parents among those before them, some of which fail; in any order."""
-    count, density = chance.choice((1, 2, 3, 5, 8, 12, 30)), chance.choice((0.1, 0.3, 0.7))
-    steps = []
-    for number in range(count):
-        parents = [f"s{n}" for n in range(number) if chance.random() < density]
-        script = FAILS if chance.random() < 0.1 else None
-        steps.append(text(f"s{number}", *parents, script=script, onFailure=chance.choice(("fail", "skip"))))
-    chance.shuffle(steps)
-    return steps
+def composed() -> Any:
+    """The same with Ray's `bind()`."""
+    describe = dags.step("TEXT", id="describe", reuse=True)
+    draw = dags.step("IMAGE", id="draw", priority=0, max_attempts=2, on_failure="skip")
+    film = dags.step("VIDEO", id="film", start_deadline_s=600)
+    with dags.InputNode() as inp:
+        text_ = describe.bind(prompt=inp.prompt, maxWords=5, seed=3)
+        picture = draw.bind(text_, width=128, height=96, seed=4)
+        whole = film.bind(
+            prompt=dags.output(text_, "text"),
+            input=[dags.output(picture, "artifacts.0")],
+            width=128,
+            height=96,
+            lengthS=0.5,
+            fps=12,
+        )
+        return dags.step("TEXT", id="last").bind(whole, picture, maxWords=3)
 
 
-def expected(steps: list[dict[str, Any]]) -> tuple[str, dict[str, str]]:
-    """Return how a dag ends, and each of its steps."""
-    by_id = {step["id"]: step for step in steps}
-    ends: dict[str, str] = {}
-    for step_id in sorted(by_id, key=lambda name: int(name[1:])):
-        step = by_id[step_id]
-        runs = all(ends[parent] == "COMPLETED" for parent in step["dependsOn"])
-        ends[step_id] = "CANCELLED" if not runs else "FAILED" if step["payload"]["script"] is FAILS else "COMPLETED"
-    failed = any(end == "FAILED" and by_id[step_id]["onFailure"] == "fail" for step_id, end in ends.items())
-    return "FAILED" if failed else "COMPLETED", ends
+def stored_plan(flik: RunningFlik, dag_id: str) -> list[tuple[Any, ...]]:
+    """Return all that PostgreSQL holds of a dag's plan, but for ids and times."""
+    return flik.query(
+        "SELECT s.place, s.step_id, s.parents, s.on_failure, s.start_within_s, s.waited, s.reuse, "
+        "t.task_type, t.priority, t.max_attempts, t.payload, d.priority, d.region, d.tenant_id, d.metadata "
+        "FROM dag_steps s JOIN tasks t USING (task_id) JOIN dags d ON d.dag_id = s.dag_id "
+        f"WHERE s.dag_id = '{dag_id}' ORDER BY s.place"
+    )
 
 
-@pytest.mark.chaos
-@pytest.mark.timeout(600)
-def test_every_graph_runs_in_its_order_and_ends_as_it_must(flik: RunningFlik) -> None:
-    seed = int(os.environ.get("FLIK_GRAPHS_SEED") or random.randrange(10**6))
-    sys.stderr.write(f"FLIK_GRAPHS_SEED={seed}\n")
-    chance = random.Random(seed)
-    graphs = [random_steps(chance) for _ in range(GRAPHS)]
-    dag_ids = [
-        flik.submit_dag(steps, tenantId=f"graphs-{n % 3}", priority=n % 3)["dagId"] for n, steps in enumerate(graphs)
+def test_a_dag_written_and_one_composed_are_the_same_durable_plan(flik: RunningFlik, tmp_path: Path) -> None:
+    written = tmp_path / "written.yaml"
+    written.write_text(WRITTEN)
+    dag_ids = [dag_command(flik, "run", written, "--no-wait").strip()]
+    with SyncFlikClient(flik.url, flik.key, tenant="dags-cli") as client:
+        dag_ids.append(client.run_dag(composed(), {"prompt": "a quiet pier"}).dag_id)
+        dag_ids.append(client.run_dag(dags.graph_of(yaml.safe_load(WRITTEN)["steps"])).dag_id)
+    plans = [stored_plan(flik, dag_id) for dag_id in dag_ids]
+    assert [(row[1], row[2]) for row in plans[0]] == [
+        ("describe", []),
+        ("draw", [0]),
+        ("film", [0, 1]),
+        ("last", [2, 1]),
     ]
-    for steps, dag_id in zip(graphs, dag_ids, strict=True):
-        dag = flik.wait_dag(dag_id, within_s=60 + GRAPHS)
-        assert (dag["status"], statuses(dag)) == expected(steps)
-        found = steps_of(dag)
-        for step in found.values():
-            if "startedAt" in step:
-                assert all(found[parent]["completedAt"] <= step["startedAt"] for parent in step["dependsOn"])
-        ran = {step["taskId"]: [step["status"]] for step in dag["tasks"] if step["status"] != "CANCELLED"}
-        assert outcomes(flik, (step["taskId"] for step in dag["tasks"])) == ran
+    assert plans[1] == plans[0]
+    assert plans[2] == plans[0]
+    assert [flik.wait_dag(dag_id)["status"] for dag_id in dag_ids] == ["COMPLETED"] * 3
+
+
+# ---- followed
+
+
+def by_stream(flik: RunningFlik, dag_id: str) -> Iterator[dict[str, Any]]:
+    reader = Reader()
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": "0"}
+    with flik.http.stream("GET", f"/api/v1/dags/{dag_id}/events", headers=headers) as answer:
+        assert answer.status_code == 200
+        for chunk in answer.iter_bytes():
+            for message in reader.feed(chunk):
+                event = json.loads(message.data)
+                assert message.last_id == str(event["seq"])
+                yield event
+
+
+def by_json_socket(flik: RunningFlik, dag_id: str) -> Iterator[dict[str, Any]]:
+    with connect(flik.url.replace("http", "ws") + "/ws/json", proxy=None) as socket:
+        socket.send(json.dumps({"type": "auth", "token": flik.key}))
+        socket.send(json.dumps({"type": "subscribe", "id": "a", "dagId": dag_id, "fromSeq": 0}))
+        while True:
+            said = json.loads(socket.recv(timeout=30))
+            assert said["type"] != "error", said
+            if said["type"] in ("event", "reset"):
+                yield said["event"]
+
+
+def by_stomp(flik: RunningFlik, dag_id: str) -> Iterator[dict[str, Any]]:
+    parser = Parser(version=Version.V1_2)
+    with connect(flik.url.replace("http", "ws") + "/ws", subprotocols=["v12.stomp"], proxy=None) as socket:  # type: ignore[list-item]  # a name is one
+        socket.send(f"CONNECT\naccept-version:1.2\nhost:flik\npasscode:{flik.key}\n\n\0")
+        socket.send(f"SUBSCRIBE\nid:s\ndestination:/topic/dags/{dag_id}\nfrom-seq:0\n\n\0")
+        while True:
+            while not isinstance(part := parser.take(), Frame):
+                data = socket.recv(timeout=30)
+                parser.feed(data.encode() if isinstance(data, str) else data)
+            assert part.command != "ERROR", part
+            if part.command == "MESSAGE":
+                yield json.loads(part.body)
+
+
+@pytest.mark.parametrize("follow", [by_stream, by_json_socket, by_stomp])
+@pytest.mark.parametrize("fails", [False, True], ids=["completes", "fails"])
+def test_a_dag_is_followed_without_a_gap_to_its_end(
+    flik: RunningFlik, follow: Callable[[RunningFlik, str], Iterator[dict[str, Any]]], fails: bool
+) -> None:
+    middle = text("middle", "first", script=FAILS if fails else slow(0.2))
+    started = flik.submit_dag([text("first", script=slow(0.3)), middle, text("last", "middle"), text("beside")])
+    told = []
+    for event in follow(flik, started["dagId"]):  # from before its first step ends
+        told.append(event)
+        if event["event"] in ("completed", "failed", "cancelled"):
+            break
+    assert [event["seq"] for event in told] == list(range(1, 7))
+    assert [event["event"] for event in told] == ["running", *["step"] * 4, "failed" if fails else "completed"]
+    steps = {event["step"]["stepId"]: event["step"]["status"] for event in told[1:5]}
+    assert steps == statuses(flik.get_dag(started["dagId"]))
+    assert all(event["dagId"] == started["dagId"] for event in told)
+    log = flik.http.get(f"/api/v1/dags/{started['dagId']}/events", params={"since": 0}).json()["events"]
+    assert [(event["seq"], event["event"], event.get("step")) for event in log] == [
+        (event["seq"], event["event"], event.get("step")) for event in told
+    ]
+
+
+# ---- what callers never see
+
+
+def test_parts_of_a_task_s_work_are_no_tasks(flik: RunningFlik) -> None:
+    picture = {"taskType": "IMAGE", "payload": {"prompt": "a pier", **SMALL, "numOutputs": 2}}
+    dag = flik.wait_dag(flik.submit_dag([text("words"), picture], tenantId="dags-parts")["dagId"])
+    task_ids = [each["taskId"] for each in dag["tasks"]]
+    listed = ", ".join(f"'{task_id}'" for task_id in task_ids)
+    uploads = flik.query(f"SELECT task_id::text, lease_token::text FROM uploads WHERE task_id IN ({listed})")
+    assert len(uploads) == 3, "each file is a unit of work"
+    tokens = {token for _, token in uploads}
+    assert tokens == {
+        row[0] for row in flik.query(f"SELECT lease_token::text FROM attempts WHERE task_id IN ({listed})")
+    }
+    for token in tokens:
+        for path in (f"tasks/{token}", f"tasks/{token}/events", f"tasks/{token}/deliveries", f"dags/{token}"):
+            assert flik.http.get(f"/api/v1/{path}").status_code == 404
+        for path in (f"tasks/{token}/cancel", f"tasks/{token}/retry", f"dags/{token}/cancel", f"dags/{token}/resume"):
+            assert flik.http.post(f"/api/v1/{path}").status_code == 404
+    shown = flik.http.get("/api/v1/tasks", params={"tenantId": "dags-parts", "limit": 100}).json()["items"]
+    assert sorted(item["taskId"] for item in shown) == sorted(task_ids)
+    letters = flik.http.get("/api/v1/dead-letters", params={"tenantId": "dags-parts"})
+    assert (letters.status_code, letters.json()["items"]) == (200, [])

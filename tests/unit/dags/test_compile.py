@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from ray.dag import DAGNode
 
 from flik.dags import InputNode, MultiOutputNode, graph_of, output, step, steps_of
+from flik.dags.compile import SENT_AS
 from flik.domain.dag.plan import Plan, StepSpec, plan
 from flik.errors import InvalidRequest
+from flik.schemas import DagStep
 
 describe, draw, film = step("TEXT", id="describe"), step("IMAGE", id="draw"), step("VIDEO", id="film")
 
@@ -155,6 +157,27 @@ def test_a_chain_becomes_a_graph_with_one_end() -> None:
 
     assert not isinstance(graph, MultiOutputNode)
     assert [(each.step_id, each.depends_on) for each in steps_of(graph)] == [("a", ()), ("b", ("a",)), ("c", ("b",))]
+
+
+def test_steps_as_they_are_sent_become_the_same_graph() -> None:
+    spec = StepSpec("b", "IMAGE", {"prompt": ref("a")}, ("a",), 0, 2.5, 3, "skip", True)
+    sent = {
+        "id": "b", "taskType": "IMAGE", "payload": {"prompt": ref("a")}, "dependsOn": ["a"], "priority": 0,
+        "startDeadlineS": 2.5, "maxAttempts": 3, "onFailure": "skip", "reuse": True,
+    }  # fmt: skip
+    first: dict[str, Any] = {"id": "a", "taskType": "TEXT", "payload": {"prompt": "x"}, "priority": None}
+
+    assert steps_of(graph_of([first, sent])) == steps_of(graph_of([StepSpec("a", "TEXT", {"prompt": "x"}), spec]))
+    assert [each.depends_on for each in steps_of(graph_of([first, {"taskType": "VIDEO"}]))] == [(), ("a",)]
+    for broken in ({"id": "a"}, {"taskType": "TEXT", "retries": 3}):
+        with pytest.raises(ValueError, match="a step has a taskType"):
+            graph_of([broken])
+
+
+def test_every_field_of_a_step_is_sent_by_a_name_of_its_own() -> None:
+    assert {name: field.alias for name, field in DagStep.model_fields.items()} == {
+        "id" if name == "step_id" else name: sent for name, sent in SENT_AS.items()
+    }
 
 
 def test_steps_that_nobody_waits_for_are_the_ends() -> None:
