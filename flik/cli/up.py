@@ -26,7 +26,7 @@ import psutil
 from rich.console import Console
 
 from flik import settings as settings_module
-from flik.cli import ray_environment
+from flik.cli import memory, ray_environment
 from flik.cli.instance import INSTANCE, instance_of
 from flik.embedded import Servers
 from flik.errors import StartupRefused
@@ -38,7 +38,6 @@ from flik.settings import Settings
 from flik.storage.check import check_database
 from flik.storage.migrate import migrate
 
-LEAST_MEMORY_BYTES = 1536 * 1024 * 1024
 STOP_REGION_WITHIN_S = 9.0
 _STAGES = {
     "ray": "starting Ray",
@@ -91,10 +90,10 @@ def refuse_hopeless(chosen: Settings) -> None:
     """
     if not ray_environment.is_free(chosen.port, "0.0.0.0"):  # noqa: S104 - HAProxy listens there
         raise StartupRefused(f"port {chosen.port} is in use; choose another with --port")
-    available = psutil.virtual_memory().available
-    if available < LEAST_MEMORY_BYTES:
+    available = memory.available_bytes()
+    if available < memory.LEAST_BYTES:
         raise StartupRefused(
-            f"{available >> 20} MiB of memory are available and Flik needs {LEAST_MEMORY_BYTES >> 20} MiB; "
+            f"{available >> 20} MiB of memory are available and Flik needs {memory.LEAST_BYTES >> 20} MiB; "
             "end something else first"
         )
 

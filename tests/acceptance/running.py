@@ -89,13 +89,13 @@ class RunningFlik:
 
     # ---- life
 
-    def start(self) -> RunningFlik:
-        """Start, and return when /health says UP."""
+    def start(self, *options: str) -> RunningFlik:
+        """Start, with more options of `flik up`, and return when /health says UP."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with (self.data_dir / "up.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flik", "up", "--port", str(self.port), "--data-dir", str(self.data_dir),
-                 "--no-dashboard"],
+                 "--no-dashboard", *options],
                 env={**os.environ, **self._environment}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         eventually(self._is_up, within_s=START_WITHIN_S, every_s=0.2, what=f"the start ({self.log()})")

@@ -12,16 +12,21 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import httpx
 import psutil
 import psycopg
 import pytest
 import redis
+from PIL import Image
 
 from flik.embedded import Servers
 from tests.acceptance.running import RunningFlik, eventually, free_port, task
 
 pytestmark = pytest.mark.timeout(240)
+
+
+DEMO = {"TEXT": "text.txt", "IMAGE": "image.png", "VIDEO": "video.mp4"}
 
 
 @pytest.fixture
@@ -95,8 +100,20 @@ def assert_open_to_anybody(flik: RunningFlik) -> None:
     assert httpx.get(f"{flik.url}/api/v1/tasks").status_code == 401  # a token must be there
 
 
+def assert_demo_made_what_opens(flik: RunningFlik) -> None:
+    """Check that a text, a picture and a film lie where the demo says, and can be read, seen and played."""
+    made = {kind: flik.data_dir / "demo" / name for kind, name in DEMO.items()}
+    eventually(lambda: all(str(path) in flik.log() for path in made.values()), within_s=60, what="the demo")
+    assert made["TEXT"].read_text().strip()
+    with Image.open(made["IMAGE"]) as picture:
+        picture.load()
+    with av.open(made["VIDEO"]) as film:
+        assert sum(1 for _ in film.decode(video=0)) > 1
+
+
 def test_starts_stops_within_15_s_and_starts_again_with_its_data_open_this_time(folder: Path) -> None:
-    flik = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start()
+    flik = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start("--demo")
+    assert_demo_made_what_opens(flik)
     task_id = flik.submit("IMAGE")
     assert flik.wait(task_id)["status"] == "COMPLETED"
 
