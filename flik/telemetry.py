@@ -225,8 +225,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json(level: str = "INFO") -> None:
-    """Send the `flik` loggers of this process to standard error as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Send the `flik` loggers of this process to standard error as JSON lines.
+
+    The real one: in a replica `sys.stderr` leads to Ray Serve's own log, which leaves these lines out.
+    """
+    handler = logging.StreamHandler(sys.__stderr__)
     handler.setFormatter(JsonFormatter())
     logger = logging.getLogger("flik")
     logger.handlers[:] = [handler]

@@ -23,6 +23,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from flik import errors
+from flik.domain import trace
 
 _log = logging.getLogger("flik.gateway")
 
@@ -294,7 +295,8 @@ async def on_invalid_parameters(request: Request, error: Exception) -> Response:
 
 async def on_unexpected_error(request: Request, error: Exception) -> Response:
     """Answer a fault of ours; what happened goes to the log, not to the caller."""
-    _log.error("unexpected error", exc_info=error, extra={"requestId": request_id_of(request)})
+    known = {"requestId": request_id_of(request), "traceId": trace.read(request.headers.getlist("traceparent"))}
+    _log.error("unexpected error", exc_info=error, extra=known)
     return respond(_count(problem_of(error, request), request))
 
 

@@ -57,6 +57,7 @@ KEEP_AFTER_S = 1.0
 SOONEST_BEAT = 0.25
 """The part of a heartbeat after which the next may come: as soon as that followers hear of progress."""
 MAX_MESSAGE_CHARS = 2_000
+WORTH_A_LINE_S = 0.1  # at thousands of tasks a second a line each would cost more than the tasks
 _log = logging.getLogger("flik.worker")
 
 
@@ -74,6 +75,13 @@ class _Run:
     task: asyncio.Task[None] | None = None
     handing_back: bool = False
     timed_out: bool = False
+
+
+def _note_end(outcome: Outcome, took_s: float) -> None:
+    """Log how an attempt ended; one that was short and went well is worth a line to those only who debug."""
+    level = logging.DEBUG if isinstance(outcome, Completed) and took_s < WORTH_A_LINE_S else logging.INFO
+    if _log.isEnabledFor(level):
+        _log.log(level, "attempt ended: %s", type(outcome).__name__, extra={"durationMs": round(took_s * 1000)})
 
 
 def _wind_down(run: _Run) -> None:
@@ -260,9 +268,7 @@ class TaskWorker:
             await run.uploads.close()
             outcome = outcome and outcome._replace(uploads=run.uploads.told())
         if outcome is not None:
-            if _log.isEnabledFor(logging.DEBUG):
-                duration_ms = round((time.monotonic() - started) * 1000)
-                _log.debug("attempt ended: %s", type(outcome).__name__, extra={"durationMs": duration_ms})
+            _note_end(outcome, time.monotonic() - started)
             self._report(outcome)
 
     async def _outcome_of(self, run: _Run) -> Outcome | None:

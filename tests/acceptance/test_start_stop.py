@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import av
@@ -26,6 +28,7 @@ from tests.acceptance.running import RunningFlik, eventually, free_port, task
 pytestmark = pytest.mark.timeout(240)
 
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 DEMO = {"TEXT": "text.txt", "IMAGE": "image.png", "VIDEO": "video.mp4"}
 
 
@@ -100,6 +103,28 @@ def assert_open_to_anybody(flik: RunningFlik) -> None:
     assert httpx.get(f"{flik.url}/api/v1/tasks").status_code == 401  # a token must be there
 
 
+def assert_told_in_the_log(flik: RunningFlik, task_id: str) -> None:
+    """Check that the end of an attempt is a line of JSON in a log, with all that is known of it."""
+    logs = flik.data_dir / "logs" / "ray"
+    (line,) = eventually(
+        lambda: [
+            line
+            for log in logs.glob("worker-*.err")
+            for line in log.read_text().splitlines()
+            if task_id in line and "attempt ended" in line
+        ],
+        within_s=10,
+        what="the line in the log",
+    )
+    said = json.loads(line)
+    assert {name: said[name] for name in ("level", "logger", "taskType", "requestId", "traceId")} == {
+        "level": "INFO", "logger": "flik.worker", "taskType": "IMAGE", "requestId": "journey-1", "traceId": TRACE,
+    }  # fmt: skip
+    assert (said["taskId"], said["tenantId"], said["message"]) == (task_id, "tests", "attempt ended: Completed")
+    assert said["durationMs"] >= 100
+    assert datetime.fromisoformat(said["timestamp"]).tzinfo is not None
+
+
 def assert_demo_made_what_opens(flik: RunningFlik) -> None:
     """Check that a text, a picture and a film lie where the demo says, and can be read, seen and played."""
     made = {kind: flik.data_dir / "demo" / name for kind, name in DEMO.items()}
@@ -114,8 +139,10 @@ def assert_demo_made_what_opens(flik: RunningFlik) -> None:
 def test_starts_stops_within_15_s_and_starts_again_with_its_data_open_this_time(folder: Path) -> None:
     flik = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start("--demo")
     assert_demo_made_what_opens(flik)
-    task_id = flik.submit("IMAGE")
+    headers = {"X-Request-ID": "journey-1", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    task_id = flik.http.post("/api/v1/tasks", json=task("IMAGE"), headers=headers).json()["taskId"]
     assert flik.wait(task_id)["status"] == "COMPLETED"
+    assert_told_in_the_log(flik, task_id)
 
     second = up("--port", str(free_port()), "--data-dir", str(folder / "data"))
     assert_refused(second, "is in use by flik", f"pid {flik.processes()[0].pid}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any, cast
@@ -250,6 +251,24 @@ async def test_a_worker_goes_on_asking_while_the_queue_is_away(stage: Stage) -> 
     stage.queue.lease_failures = 3
     stage.queue.give(grant())
     assert isinstance(await stage.outcome(), Completed)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "took_s", "level"),
+    [
+        (Completed("t", "x", "text"), 0.01, logging.DEBUG),
+        (Completed("t", "x", "text"), 0.2, logging.INFO),
+        (Failed("t", "x", "boom", "", True), 0.01, logging.INFO),
+        (HandedBack("t", "x"), 0.01, logging.INFO),
+    ],
+)
+def test_an_attempt_that_was_short_and_went_well_is_told_to_those_only_who_debug(
+    caplog: pytest.LogCaptureFixture, outcome: Completed | Failed | HandedBack, took_s: float, level: int
+) -> None:
+    caplog.set_level(logging.DEBUG, "flik.worker")
+    work._note_end(outcome, took_s)
+    (record,) = caplog.records
+    assert (record.levelno, record.__dict__["durationMs"]) == (level, round(took_s * 1000))
 
 
 # ---- beats
