@@ -104,6 +104,10 @@ class QueueShell:
         """See `TaskQueue.beat`."""
         return await (await self._queue()).beat(beat)
 
+    async def revoked(self, worker: Worker, wait_s: float) -> list[tuple[str, str]]:
+        """See `TaskQueue.revoked`."""
+        return await (await self._queue()).revoked(worker, wait_s)
+
     async def settle(self, outcomes: bytes) -> list[bool]:
         """See `TaskQueue.settle`; the outcomes are packed."""
         return await (await self._queue()).settle(packing.unpack_outcomes(outcomes))

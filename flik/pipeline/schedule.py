@@ -38,6 +38,7 @@ from flik.pipeline.queue.measures import Measures
 from flik.pipeline.queue.policy import QueuePolicy
 from flik.pipeline.queue.reap import Reaping
 from flik.pipeline.queue.refill import Refilling
+from flik.pipeline.queue.revoking import Revoking
 from flik.pipeline.queue.roster import Roster
 from flik.pipeline.queue.settle import HotResults, Settling
 from flik.pipeline.queue.telling import Feed
@@ -78,6 +79,7 @@ class TaskQueue:
         self.leases = leases = Leases(policy.lease_s)
         self.waiting = waiting = Waiting(policy, leases, now, grant_wanted)
         self.roster = roster = Roster(policy.lease_s, now, grant_wanted)
+        self.revoking = Revoking()
         self._dags = dags = Dags(feed, waiting=waiting, measures=measures)
         self.settling = Settling(
             store, hot, feed, policy.retry_delays_s, waiting=waiting, leases=leases, measures=measures, dags=dags,
@@ -124,6 +126,8 @@ class TaskQueue:
     def _note_cancelled(self, ended: Ended, now: float) -> None:
         self.granting.note_cancelled(ended.task_id)
         ticket, lease = self.waiting.forget(ended.task_id), self.leases.release(ended.task_id)
+        if lease is not None:
+            self.revoking.tell(lease)
         task_type = next((each.task_type for each in (ticket, lease) if each is not None), "")
         self._measures["flik_tasks_cancelled"].labels(task_type).inc()
         self._grant_wanted.set()  # its tenant may have been at its cap
@@ -212,6 +216,10 @@ class TaskQueue:
         revoked = self.leases.renew(((task_id, token) for task_id, token, _ in beat.held), self._now())
         await self._note_progress(beat)
         return BeatReply(revoked=revoked, draining=self._draining)
+
+    async def revoked(self, worker: Worker, wait_s: float) -> list[tuple[str, str]]:
+        """Wait up to `wait_s` for (task, lease token) pairs that the worker must stop working on: cancelled ones."""
+        return await self.revoking.listen(worker.worker_id, wait_s)
 
     async def _note_progress(self, beat: Beat) -> None:
         held = [(lease, done) for task_id, token, done in beat.held if (lease := self.leases.get(task_id, token))]

@@ -338,12 +338,24 @@ async def test_a_revoked_task_is_cancelled_and_nothing_is_reported(stage: Stage)
     stage.provider.script = hang
     stage.queue.give(grant(1))
     await until(lambda: stage.provider.running == 1)
-    stage.queue.revoked = ["t1"]
+    stage.queue.lost = ["t1"]
     await until(lambda: stage.provider.cancelled == ["t1"])
-    stage.queue.revoked = []
+    stage.queue.lost = []
     stage.provider.script = say("next")
     stage.queue.give(grant(2))
     assert await stage.outcomes(1) == [Completed("t2", "token", "next", {}, ())]
+
+
+async def test_a_cancel_is_heard_between_beats() -> None:
+    async with Stage(heartbeat_s=60.0) as stage:
+        stage.queue.listen_failures = 1
+        stage.provider.script = hang
+        stage.queue.give(grant(1), grant(2))
+        await until(lambda: stage.provider.running == 2)
+        stage.queue.cancelled = [("t1", "token"), ("t2", "an older token")]
+        stage.queue.changed.set()
+        await until(lambda: stage.provider.cancelled == ["t1"])
+        assert (stage.provider.running, stage.queue.settled) == (1, [])
 
 
 async def test_a_task_granted_anew_is_not_stopped_by_the_answer_to_an_older_beat(stage: Stage) -> None:
