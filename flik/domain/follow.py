@@ -93,7 +93,7 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """May it follow? `from_seq`: send what comes after this number; None: from now on.
+    """May it follow? `from_seq`: send what comes after this number; None: of a task or a dag all, from its first on.
 
     `first_chunk`: of a task, its text too, chunk by chunk from this number on; None: without.
     """
@@ -170,10 +170,20 @@ class Session(Protocol):
     def refuse(self, error: FlikError, now: float) -> list[Output]:
         """Answer the open question with no."""
 
-    def event(self, subscription_id: str, seq: int, body: bytes, now: float, *, is_reset: bool = False) -> list[Output]:
+    def event(
+        self,
+        subscription_id: str,
+        seq: int,
+        body: bytes,
+        now: float,
+        *,
+        is_reset: bool = False,
+        is_numbered: bool = True,
+    ) -> list[Output]:
         """Tell of an event; `body` is its JSON. Nothing comes out for a subscription that is not there (any more).
 
-        `is_reset`: what was missed cannot be had; `body` is how things stand at `seq`.
+        `seq` is what to go on from after it: its own number, or, of one that has none (`is_numbered` is false),
+        that of the last one before. `is_reset`: what was missed cannot be had; `body` is how things stand at `seq`.
         """
 
     def end(self, error: FlikError | None, now: float) -> list[Output]:

@@ -121,7 +121,16 @@ class JsonSession:
         self._subscriptions.discard(question.subscription_id)
         return [self._error(error, question.subscription_id), *self._read()]
 
-    def event(self, subscription_id: str, seq: int, body: bytes, now: float, *, is_reset: bool = False) -> list[Output]:
+    def event(
+        self,
+        subscription_id: str,
+        seq: int,
+        body: bytes,
+        now: float,
+        *,
+        is_reset: bool = False,
+        is_numbered: bool = True,
+    ) -> list[Output]:
         """Tell of an event to a subscription that was accepted."""
         asked = isinstance(self._question, Subscribe) and self._question.subscription_id == subscription_id
         if subscription_id not in self._subscriptions or asked:

@@ -162,8 +162,8 @@ class Connection:
                 continue
             last_seq = event.seq or last_seq
             body = orjson.dumps(answers.event(event))
-            is_reset = event.kind == EventKind.RESET
-            await self._do(partial(self._session.event, is_reset=is_reset), subscription_id, last_seq, body)
+            told = partial(self._session.event, is_reset=event.kind == EventKind.RESET, is_numbered=event.seq > 0)
+            await self._do(told, subscription_id, last_seq, body)
 
     # ---- what the session wants done
 

@@ -9,7 +9,7 @@
 ```
 
 What can be followed is a `Topic`, named by its destination. A SUBSCRIBE may say `from-seq`, the `seq`
-of the last MESSAGE that was seen, and misses nothing then. ACK and NACK are checked for their shape
+of the last MESSAGE with one that was seen, and misses nothing then. ACK and NACK are checked for their shape
 and change nothing: events are sent once in order, and what was lost with a connection is had again
 by `from-seq`, so nothing waits for an acknowledgement and nothing is sent anew without one. SEND
 and transactions are not offered. To end a subscription that is not there is no error.
@@ -21,6 +21,7 @@ know the version yet.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from enum import Enum
 
@@ -53,8 +54,8 @@ class _State(Enum):
 class StompSession:
     """One connection from `now` on. `explain` makes the problem document of an error.
 
-    `session_id` is told to the client; `offer` is what the server can and wants of heart-beats;
-    a client must send CONNECT within `connect_s`.
+    `session_id` is told to the client, and begins the ids of its messages; `offer` is what the server can
+    and wants of heart-beats; a client must send CONNECT within `connect_s`.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class StompSession:
         self._receipt_id: str | None = None  # of the frame that is worked on or asked about
         self._pace = Pace()
         self._subscriptions: dict[str, Subscription] = {}
+        self._messages = itertools.count(1)
         self._began_at = self._heard_at = self._sent_at = now
         self._on: dict[str, Callable[[Frame, Version], list[Output]]] = {
             "SUBSCRIBE": self._on_subscribe,
@@ -116,13 +118,26 @@ class StompSession:
         """Answer no, which ends the connection."""
         return self.end(error, now)
 
-    def event(self, subscription_id: str, seq: int, body: bytes, now: float, *, is_reset: bool = False) -> list[Output]:
+    def event(
+        self,
+        subscription_id: str,
+        seq: int,
+        body: bytes,
+        now: float,
+        *,
+        is_reset: bool = False,
+        is_numbered: bool = True,
+    ) -> list[Output]:
         """Tell of an event to a subscription that was accepted."""
         subscription = self._subscriptions.get(subscription_id)
         asked = isinstance(self._question, Subscribe) and self._question.subscription_id == subscription_id
         if subscription is None or asked or self._state is not _State.OPEN:
             return []
-        return self._told([self._send(replies.message(subscription, seq, body, is_reset=is_reset))], now)
+        message_id = f"{self._session_id}-{next(self._messages)}"
+        own_seq = seq if is_numbered else None
+        return self._told(
+            [self._send(replies.message(subscription, message_id, own_seq, body, is_reset=is_reset))], now
+        )
 
     def end(self, error: FlikError | None, now: float) -> list[Output]:
         """End the connection, with an ERROR frame if there is something to tell."""

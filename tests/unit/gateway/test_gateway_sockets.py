@@ -446,12 +446,31 @@ async def test_stomp_follows_a_text_as_it_is_written(fakes: Fakes) -> None:
             "SUBSCRIBE", id="s1", destination=f"/topic/tasks/{ONE}", from_seq="2", chunks="true", from_chunk="0"
         )
         told = [await client.read() for _ in range(2)]
-        assert [(each.headers["seq"], json.loads(each.body)["text"]) for each in told] == [
-            ("2", "grey "),
-            ("2", "rain"),
+        assert [(each.headers.get("seq"), json.loads(each.body)["text"]) for each in told] == [
+            (None, "grey "),
+            (None, "rain"),
         ]
         complete(fakes, "a grey rain")
-        assert json.loads((await client.read()).body)["event"] == "completed"
+        told.append(await client.read())
+        assert (json.loads(told[-1].body)["event"], told[-1].headers["seq"]) == ("completed", "3")
+        assert len({each.headers["message-id"] for each in told}) == 3
+
+
+async def test_stomp_numbers_its_messages_whatever_tasks_they_are_about(fakes: Fakes) -> None:
+    async with connected(fakes, "/ws") as socket:
+        await socket.next()
+        client = Stomp(socket)
+        client.send("CONNECT", accept_version="1.2", host="flik", passcode=OWNER)
+        await client.read()
+        client.send("SUBSCRIBE", id="s1", destination="/topic/tenant", ack="client-individual", receipt="r")
+        await client.read()
+        happened = [Event(task_id(number), 1, Kind.QUEUED, NOW) for number in (1, 2)]
+        progress = Event(task_id(1), 0, Kind.PROGRESS, NOW, 1, progress=0.5)
+        fakes.hub.hear([Notice("acme", event) for event in (*happened, progress, progress)])
+        told = [await client.read() for _ in range(4)]
+        assert [each.headers.get("seq") for each in told] == ["1", "1", None, None]
+        assert len({each.headers["message-id"] for each in told}) == 4
+        assert len({each.headers["ack"] for each in told}) == 4
 
 
 async def test_stomp_goes_on_from_a_number(fakes: Fakes) -> None:
