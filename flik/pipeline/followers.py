@@ -102,5 +102,5 @@ class Followers:
 
 
 def _key_id(caller: Caller) -> str | None:
-    """Return the id of the caller's key; None for the token of an issuer, which can only expire."""
-    return None if caller.key_id is None or caller.key_id.startswith("jwt:") else caller.key_id
+    """Return the id of the caller's key; None for who has none, as with the token of an issuer."""
+    return None if caller.is_of_issuer else caller.key_id
