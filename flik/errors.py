@@ -536,6 +536,19 @@ class TooManySubscriptions(RequestError):
         return f"a connection may have {self.limit:,} subscriptions, and has; end one, or open another connection"
 
 
+class StreamIdle(RequestError):
+    """A WebSocket followed nothing that goes on for `idle_s` seconds; the connection ends."""
+
+    code = "stream_idle"
+
+    def __init__(self, idle_s: float) -> None:
+        super().__init__(idle_s)
+        self.idle_s = idle_s
+
+    def __str__(self) -> str:
+        return f"nothing that goes on was followed for {self.idle_s:g} s; open a connection when there is something"
+
+
 class NotBuilt(RequestError):
     """The route is part of the interface, but what it is for is still to be built."""
 

@@ -155,8 +155,11 @@ class Connection:
 
     async def _follow(self, subscription_id: str, following: Following | TenantFollowing, last_seq: int) -> None:
         """Send what a subscription is told, until it is cancelled; `last_seq` is where it goes on from."""
-        answers = answers_for(self._socket)
+        answers, goes_on = answers_for(self._socket), True
         while True:
+            if goes_on is _has_ended(following):
+                goes_on = not goes_on
+                await self._do(partial(self._session.note, goes_on=goes_on), subscription_id)
             event = await following.next(WAIT_S)
             if event is None:
                 continue
@@ -291,6 +294,11 @@ class Connection:
             task.cancel()
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
+
+
+def _has_ended(following: Following | TenantFollowing) -> bool:
+    """Return whether nothing more is to come, unless a retry makes it go on; a tenant does not end."""
+    return isinstance(following, Following) and following.ended
 
 
 def _tenant_of(caller: Caller) -> str:

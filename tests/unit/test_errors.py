@@ -57,6 +57,7 @@ EXAMPLES: dict[FlikError, str] = {
         "this credential follows tasks with 1,000 connections, which is the most; close some, or poll"
     ),
     errors.StreamMalformed("no header name"): "no header name",
+    errors.StreamIdle(60.0): "nothing that goes on was followed for 60 s; open a connection when there is something",
     errors.StreamTooLarge("the body of a frame", 65_536): "the body of a frame has more than 65,536 bytes",
     errors.StreamTooLarge("a frame", 64, "headers"): "a frame has more than 64 headers",
     errors.StreamVersionUnknown(("1.0", "1.1", "1.2")): "the versions of STOMP spoken here are 1.0, 1.1, 1.2",

@@ -304,6 +304,68 @@ async def test_what_cannot_be_read_ends_the_connection(fakes: Fakes, data: str |
         assert (await socket.next())["type"] == "websocket.close"
 
 
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """By how many seconds the sockets' clock goes before the real one."""
+    real, ahead_s = time.monotonic, [0.0]
+    monkeypatch.setattr(sockets.time, "monotonic", lambda: real() + ahead_s[0])
+    return ahead_s
+
+
+async def idle_out(socket: Socket) -> None:
+    assert (await said(socket))["problem"]["code"] == "stream_idle"
+    closed = await socket.next()
+    assert (closed["type"], closed["code"], closed["reason"]) == ("websocket.close", 1008, "stream_idle")
+
+
+async def test_a_connection_that_follows_nothing_is_ended(fakes: Fakes, hurry: list[float]) -> None:
+    async with connected(fakes, "/ws/json") as socket:
+        await opened(socket)
+        hurry[0] = 61.0
+        say(socket, "ping")  # wakes it
+        assert await said(socket) == {"type": "pong"}
+        await idle_out(socket)
+
+
+async def test_a_connection_stays_until_what_it_follows_has_ended(fakes: Fakes, hurry: list[float]) -> None:
+    async with connected(fakes, "/ws/json") as socket:
+        await opened(socket)
+        say(socket, "subscribe", id="a", taskId=ONE, fromSeq=2)
+        assert (await said(socket))["type"] == "subscribed"
+        hurry[0] = 1_000.0
+        complete(fakes)
+        assert (await said(socket))["event"]["event"] == "completed"
+        say(socket, "ping")
+        assert await said(socket) == {"type": "pong"}
+        hurry[0] = 1_061.0
+        say(socket, "ping")
+        assert await said(socket) == {"type": "pong"}
+        await idle_out(socket)
+
+
+async def test_a_connection_that_follows_what_had_ended_before_is_ended(fakes: Fakes, hurry: list[float]) -> None:
+    complete(fakes)
+    async with connected(fakes, "/ws/json") as socket:
+        await opened(socket)
+        say(socket, "subscribe", id="a", taskId=ONE, fromSeq=3)  # it has seen all of it
+        assert (await said(socket))["type"] == "subscribed"
+        hurry[0] = 61.0
+        say(socket, "ping")
+        assert await said(socket) == {"type": "pong"}
+        await idle_out(socket)
+
+
+async def test_a_connection_that_follows_its_tenant_stays(fakes: Fakes, hurry: list[float]) -> None:
+    async with connected(fakes, "/ws/json") as socket:
+        await opened(socket)
+        say(socket, "subscribe", id="a", tenant=True)
+        await said(socket)
+        hurry[0] = 1_000.0
+        for _ in range(2):
+            say(socket, "ping")
+            assert await said(socket) == {"type": "pong"}
+
+
 DAG = "0199a1b2-0000-7000-8000-00000000dddd"
 
 
@@ -508,10 +570,20 @@ async def test_stomp_without_a_key_is_refused(fakes: Fakes) -> None:
         assert (error.command, json.loads(error.body)["code"]) == ("ERROR", "unauthenticated")
 
 
-async def test_a_stomp_client_that_says_nothing_is_given_up(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = time.monotonic
-    hurry = [0.0]
-    monkeypatch.setattr(sockets.time, "monotonic", lambda: real() + hurry[0])
+async def test_a_stomp_client_that_follows_nothing_is_ended(fakes: Fakes, hurry: list[float]) -> None:
+    async with connected(fakes, "/ws") as socket:
+        await socket.next()
+        client = Stomp(socket)
+        client.send("CONNECT", accept_version="1.2", host="flik", passcode=OWNER, heart_beat="0,0")
+        await client.read()
+        hurry[0] = 61.0
+        socket.send("\n")  # wakes it
+        error = await client.read()
+        assert (error.command, json.loads(error.body)["code"]) == ("ERROR", "stream_idle")
+        assert (await socket.next())["code"] == 1008
+
+
+async def test_a_stomp_client_that_says_nothing_is_given_up(fakes: Fakes, hurry: list[float]) -> None:
     async with connected(fakes, "/ws") as socket:
         await socket.next()
         hurry[0] = 11.0
@@ -520,10 +592,7 @@ async def test_a_stomp_client_that_says_nothing_is_given_up(fakes: Fakes, monkey
         assert (await socket.next())["type"] == "websocket.close"
 
 
-async def test_a_heart_beat_is_sent_when_it_is_due(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = time.monotonic
-    hurry = [0.0]
-    monkeypatch.setattr(sockets.time, "monotonic", lambda: real() + hurry[0])
+async def test_a_heart_beat_is_sent_when_it_is_due(fakes: Fakes, hurry: list[float]) -> None:
     async with connected(fakes, "/ws") as socket:
         await socket.next()
         client = Stomp(socket)

@@ -422,7 +422,7 @@ def test_client_that_waits_for_our_answer_is_not_taken_for_dead() -> None:
 
 @pytest.mark.parametrize("client", ["0,0", "10000,0"])
 def test_none_are_sent_to_who_wants_none(client: str) -> None:
-    session = beating(client)
+    session = following(beating(client))
     session.receive(b"\n", 1e6)
     assert session.tick(1e6) == []
 
@@ -431,6 +431,7 @@ def test_1_0_knows_no_heart_beats() -> None:
     session = session_of()
     session.receive(b"CONNECT\npasscode:k\nheart-beat:1,1\n\n\x00", 0.0)
     session.accept(0.0)
+    following(session)
     assert (session.wakes_at(), session.tick(1e6)) == (None, [])
 
 
