@@ -54,7 +54,7 @@ async def followed(parts: Parts, caller: Caller, following: Following) -> AsyncI
         TooManyFollowers: there are as many as there may be.
         Unavailable: PostgreSQL is away.
     """
-    with parts.followers.counted(caller, following.stop):
+    with parts.followers.counted(caller, following.stop), parts.followers.following(caller):
         async with seen(following, caller):
             yield following
 

@@ -86,6 +86,7 @@ TABLE: Mapping[type[errors.FlikError], Row] = {
     errors.NotBuilt: Row(501, "Not offered yet"),
     errors.Unavailable: Row(503, "A dependency is not available", retryable=True),
     errors.GatewayStops: Row(503, "The gateway is being stopped", retryable=True),
+    errors.TooManyStrangers: Row(503, "Too many WebSockets have not said who they are", retryable=True),
     errors.QueueFull: Row(503, "Too much waits", retryable=True),
 }
 INTERNAL = Named(

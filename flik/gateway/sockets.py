@@ -5,7 +5,8 @@ keeps the order: a question of the session is answered, and an event is sent who
 
 Each subscription has a follower of its own and a task that waits for it; a client that reads slowly holds its
 connection's lock while it does, so the followers' mailboxes fill, and they go on from the log. One that takes
-nothing for `SEND_S` is closed. The connection counts as one follower, whatever it is subscribed to.
+nothing for `SEND_S` is closed. The connection counts as one follower, and each of its subscriptions as one thing
+that its key follows. Before its client has said who it is it counts as a stranger's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,18 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from flik.domain.event import Kind as EventKind
-from flik.domain.follow import Authenticate, Close, CloseCode, Kind, Output, Send, Session, Subscribe, Unsubscribe
+from flik.domain.follow import (
+    Authenticate,
+    Close,
+    CloseCode,
+    Kind,
+    Output,
+    Send,
+    Session,
+    Subscribe,
+    Unsubscribe,
+    closing,
+)
 from flik.domain.identity import Caller, Scope
 from flik.domain.json_follow import JsonSession
 from flik.domain.stomp.requests import subprotocol
@@ -57,19 +69,22 @@ async def plain_json(socket: WebSocket) -> None:
 
 
 async def _serve(socket: WebSocket, open_session: Callable[..., Session], chosen: str | None) -> None:
-    try:
-        caller = await _of_handshake(socket)
-    except FlikError as error:
-        await _deny(socket, error)
-        return
-    await socket.accept(chosen)
-    connection = Connection(socket, open_session(time.monotonic(), lambda error: problems.problem_of(error, socket)))
-    await connection.run(caller)
+    with ExitStack() as as_stranger:
+        try:
+            caller = await _of_handshake(socket)
+            if caller is None:
+                as_stranger.enter_context(parts_of(socket).followers.stranger())
+        except FlikError as error:
+            await _deny(socket, error)
+            return
+        await socket.accept(chosen)
+        session = open_session(time.monotonic(), lambda error: problems.problem_of(error, socket))
+        await Connection(socket, session, as_stranger).run(caller)
 
 
 async def _deny(socket: WebSocket, error: FlikError) -> None:
     if "websocket.http.response" not in socket.scope.get("extensions", {}):
-        await socket.close(CloseCode.POLICY)
+        await socket.close(closing(error).code)
         return
     answer = problems.respond(problems.problem_of(error, socket), {"X-Request-ID": problems.request_id_of(socket)})
     await socket.send_denial_response(answer)
@@ -86,17 +101,18 @@ class _Over(Exception):  # nothing went wrong
 
 
 class Connection:
-    """One WebSocket and its session."""
+    """One WebSocket and its session. `as_stranger` is closed when it is known whose it is."""
 
-    def __init__(self, socket: WebSocket, session: Session) -> None:
+    def __init__(self, socket: WebSocket, session: Session, as_stranger: ExitStack) -> None:
         self._socket = socket
         self._session = session
+        self._as_stranger = as_stranger
         self._parts = parts_of(socket)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._caller: Caller | None = None
         self._open = AsyncExitStack()
-        self._subscriptions: dict[str, asyncio.Task[None]] = {}
+        self._subscriptions: dict[str, tuple[asyncio.Task[None], AsyncExitStack]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     async def run(self, caller: Caller | None) -> None:
@@ -112,10 +128,12 @@ class Connection:
                 raise error
 
     async def _end_all(self, *loops: asyncio.Task[None]) -> None:
-        tasks = [*loops, *self._subscriptions.values(), *self._ending]
+        tasks = [*loops, *(task for task, _ in self._subscriptions.values()), *self._ending]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for _, entered in self._subscriptions.values():
+            await entered.aclose()
         await self._open.aclose()
         if self._socket.application_state is WebSocketState.CONNECTED:
             with suppress(RuntimeError, OSError):
@@ -194,7 +212,7 @@ class Connection:
             elif isinstance(output, Close):
                 await self._close(output)
             elif isinstance(output, Unsubscribe):
-                self._unsubscribe(output.subscription_id)
+                await self._unsubscribe(output.subscription_id)
             elif isinstance(output, Authenticate):
                 return await self._answer(self._authenticate(output))
             else:
@@ -231,6 +249,7 @@ class Connection:
 
     def _enter(self, caller: Caller) -> None:
         self._open.enter_context(self._parts.followers.counted(caller, self._revoke))
+        self._as_stranger.close()
         self._caller = caller
 
     def _revoke(self, error: FlikError) -> None:
@@ -244,9 +263,9 @@ class Connection:
             await self._do(self._session.end, error)
 
     async def _subscribe(self, asked: Subscribe) -> None:
-        following = await self._followed(asked)
-        task = asyncio.create_task(self._keep(asked.subscription_id, *following, asked.from_seq or 0))
-        self._subscriptions[asked.subscription_id] = task
+        entered, following = await self._followed(asked)
+        task = asyncio.create_task(self._keep(asked.subscription_id, following, asked.from_seq or 0))
+        self._subscriptions[asked.subscription_id] = task, entered
         task.add_done_callback(self._note_over)
 
     async def _followed(self, asked: Subscribe) -> tuple[AsyncExitStack, Following | TenantFollowing]:
@@ -259,6 +278,7 @@ class Connection:
         if caller is None:
             raise Unauthenticated("say who you are first")
         async with AsyncExitStack() as entered:
+            entered.enter_context(self._parts.followers.following(caller))
             if topic.kind is Kind.TENANT or topic.subject is None:
                 of_tenant = self._parts.hub.follow_tenant(_tenant_of(caller))
                 await entered.enter_async_context(of_tenant)
@@ -274,26 +294,24 @@ class Connection:
             return self._parts.hub.follow_dag(subject, asked.from_seq or 0)
         return following_of(self._parts, subject, asked.from_seq or 0, asked.first_chunk)
 
-    async def _keep(
-        self, subscription_id: str, entered: AsyncExitStack, following: Following | TenantFollowing, last_seq: int
-    ) -> None:
-        async with entered:
-            try:
-                await self._follow(subscription_id, following, last_seq)
-            except RequestError as error:  # the task is gone
-                await self._do(self._session.end, error)
+    async def _keep(self, subscription_id: str, following: Following | TenantFollowing, last_seq: int) -> None:
+        try:
+            await self._follow(subscription_id, following, last_seq)
+        except RequestError as error:  # the task is gone
+            await self._do(self._session.end, error)
 
     def _note_over(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, _Over):
             _log.error("a subscription broke", exc_info=error)
             self._revoke(FlikError("a subscription broke"))
 
-    def _unsubscribe(self, subscription_id: str) -> None:
-        task = self._subscriptions.pop(subscription_id, None)
-        if task is not None:
-            task.cancel()
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+    async def _unsubscribe(self, subscription_id: str) -> None:
+        """End a subscription. Its task may not even have begun: so what was entered for it is left here."""
+        task, entered = self._subscriptions[subscription_id]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await entered.aclose()
+        del self._subscriptions[subscription_id]
 
 
 def _has_ended(following: Following | TenantFollowing) -> bool:

@@ -212,10 +212,13 @@ async def test_a_bad_handshake_is_refused_with_a_problem(
         assert json.loads((await socket.next())["body"])["status"] == status
 
 
+def client_of(fakes: Fakes) -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {OWNER}"}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(fakes.app), base_url="http://flik", headers=headers)
+
+
 async def test_a_ticket_opens_one_connection(fakes: Fakes) -> None:
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(fakes.app), base_url="http://flik", headers={"Authorization": f"Bearer {OWNER}"}
-    ) as client:
+    async with client_of(fakes) as client:
         answer = await client.post("/api/v1/tickets")
     assert answer.status_code == 201
     ticket = answer.json()["ticket"]
@@ -230,9 +233,7 @@ async def test_a_ticket_opens_one_connection(fakes: Fakes) -> None:
 
 async def test_while_redis_is_away_there_are_no_tickets(fakes: Fakes) -> None:
     fakes.parts.tickets.away = True  # type: ignore[attr-defined]  # its stand-in
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(fakes.app), base_url="http://flik", headers={"Authorization": f"Bearer {OWNER}"}
-    ) as client:
+    async with client_of(fakes) as client:
         answer = await client.post("/api/v1/tickets")
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert "retry-after" in answer.headers
@@ -271,6 +272,67 @@ async def test_a_credential_holds_so_many_connections_and_no_more(fakes: Fakes) 
         say(second, "auth", token=OWNER)
         assert (await said(second))["problem"]["code"] == "too_many_followers"
         assert (await second.next())["code"] == 1013
+
+
+async def test_a_credential_follows_so_many_things_whatever_its_connections(fakes: Fakes) -> None:
+    fakes.parts.followers.most_of_key = 3
+    async with connected(fakes, "/ws/json") as first, connected(fakes, "/ws/json") as second:
+        for socket in (first, second):
+            await opened(socket)
+            say(socket, "subscribe", id="a", tenant=True)
+            assert (await said(socket))["type"] == "subscribed"
+        say(first, "subscribe", id="b", tenant=True)
+        assert (await said(first))["type"] == "subscribed"
+        say(second, "subscribe", id="b", tenant=True)
+        refused = await said(second)
+        assert (refused["id"], refused["problem"]["code"]) == ("b", "too_many_followers")
+        assert "streams and subscriptions" in refused["problem"]["detail"]
+        async with client_of(fakes) as client:
+            answer = await client.get(f"/api/v1/tasks/{ONE}/events")
+        assert (answer.status_code, answer.json()["code"]) == (429, "too_many_followers")
+        say(first, "unsubscribe", id="a")
+        assert (await said(first))["type"] == "unsubscribed"
+        say(second, "subscribe", id="b", tenant=True)
+        assert (await said(second))["type"] == "subscribed"
+
+
+async def test_a_subscription_that_is_ended_before_it_began_holds_no_place(fakes: Fakes) -> None:
+    async with connected(fakes, "/ws") as socket:
+        await socket.next()
+        client = Stomp(socket)
+        client.send("CONNECT", accept_version="1.2", host="flik", passcode=OWNER)
+        await client.read()
+        begun = "SUBSCRIBE\nid:s1\ndestination:/topic/tenant\n\n\0"
+        socket.send(f"{begun}UNSUBSCRIBE\nid:s1\n\n\0")
+        client.send("ACK", id="1", receipt="r")
+        await client.read()
+        assert (fakes.hub.followers, fakes.parts.followers._followed_of_key) == (0, {})
+
+
+async def test_strangers_are_counted_from_the_handshake_on(fakes: Fakes) -> None:
+    fakes.parts.followers.most_strangers = 1
+    async with connected(fakes, "/ws") as first:
+        assert (await first.next())["type"] == "websocket.accept"
+        for path in ("/ws", "/ws/json"):
+            async with connected(fakes, path) as refused:
+                start = await refused.next()
+                assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
+                assert json.loads((await refused.next())["body"])["code"] == "too_many_strangers"
+        async with connected(fakes, "/ws/json", Authorization=f"Bearer {OWNER}") as known:  # is nobody's stranger
+            assert (await known.next())["type"] == "websocket.accept"
+        client = Stomp(first)
+        client.send("CONNECT", accept_version="1.2", host="flik", passcode=OWNER)
+        assert (await client.read()).command == "CONNECTED"
+        async with connected(fakes, "/ws/json") as second:  # the first has said who it is
+            await opened(second)
+    assert fakes.parts.followers.strangers == 0
+
+
+async def test_a_stranger_who_leaves_is_forgotten(fakes: Fakes) -> None:
+    async with connected(fakes, "/ws/json") as socket:
+        await socket.next()
+        assert fakes.parts.followers.strangers == 1
+    assert fakes.parts.followers.strangers == 0
 
 
 async def test_a_client_that_takes_nothing_is_left(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
