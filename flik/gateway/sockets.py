@@ -51,6 +51,7 @@ from flik.pipeline.follow import Following, TenantFollowing
 
 SEND_S = 30.0
 WAIT_S = 60.0
+_SAYING = frozenset({"ticket", "token", "key", "api_key", "access_token"})  # URLs are logged: only a ticket opens
 _log = logging.getLogger("flik.gateway")
 router = APIRouter()
 
@@ -91,8 +92,8 @@ async def _deny(socket: WebSocket, error: FlikError) -> None:
 
 
 async def _of_handshake(socket: WebSocket) -> Caller | None:
-    """Return whom the handshake is from; None when it does not say."""
-    says = "ticket" in socket.query_params or "authorization" in socket.headers
+    """Return whom the handshake is from; None when it does not say. A key in the URL says nothing, and is refused."""
+    says = "authorization" in socket.headers or not _SAYING.isdisjoint(socket.query_params)
     return await authenticate_follower(socket) if says else None
 
 

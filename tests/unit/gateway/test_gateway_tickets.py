@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -61,6 +62,24 @@ def client_of(fakes: Fakes) -> httpx.AsyncClient:
 async def shown(fakes: Fakes, ticket: str) -> httpx.Response:
     async with client_of(fakes) as client:
         return await client.get(f"{EVENTS}&ticket={ticket}")
+
+
+@pytest.mark.parametrize("name", ["token", "key", "api_key", "access_token"])
+async def test_a_key_never_works_in_a_url(fakes: Fakes, name: str) -> None:
+    async with client_of(fakes) as client:
+        answer = await client.get(f"{EVENTS}&{name}={KEY}")
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+    assert KEY not in answer.text
+    for path in ("/ws", "/ws/json"):
+        async with connected(fakes, f"{path}?{name}={KEY}") as socket:
+            start, said = await socket.next(), await socket.next()
+        assert (start["type"], start["status"]) == ("websocket.http.response.start", 401)
+        assert json.loads(said["body"])["code"] == "unauthenticated"
+        assert KEY.encode() not in said["body"]
+
+
+async def test_a_key_works_in_no_parameter_that_stands_for_a_ticket(fakes: Fakes) -> None:
+    assert (await shown(fakes, KEY)).status_code == 401
 
 
 async def test_a_ticket_stands_for_a_key_that_works(fakes: Fakes) -> None:
