@@ -50,6 +50,7 @@ from flik.gateway.tasks import answers_for
 from flik.pipeline.follow import Following, TenantFollowing
 
 SEND_S = 30.0
+CLOSE_S = 1.0  # so long it is tried to say that it is over, at the end
 WAIT_S = 60.0
 _SAYING = frozenset({"ticket", "token", "key", "api_key", "access_token"})  # URLs are logged: only a ticket opens
 _log = logging.getLogger("flik.gateway")
@@ -111,6 +112,7 @@ class Connection:
         self._parts = parts_of(socket)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
+        self._broken = asyncio.Event()  # a subscription found that nothing more can be sent
         self._caller: Caller | None = None
         self._open = AsyncExitStack()
         self._subscriptions: dict[str, tuple[asyncio.Task[None], AsyncExitStack]] = {}
@@ -120,16 +122,17 @@ class Connection:
         """Serve until either side ends it."""
         reading = asyncio.create_task(self._read(caller), name="socket")
         ticking = asyncio.create_task(self._tick(), name="heart-beat")
+        breaking = asyncio.create_task(self._broken.wait(), name="broken")
         try:
-            await asyncio.wait({reading, ticking}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading, ticking, breaking}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self._end_all(reading, ticking)
+            await self._end_all(reading, ticking, breaking)
         for each in (reading, ticking):
             if not each.cancelled() and (error := each.exception()) is not None and not isinstance(error, _Over):
                 raise error
 
-    async def _end_all(self, *loops: asyncio.Task[None]) -> None:
-        tasks = [*loops, *(task for task, _ in self._subscriptions.values()), *self._ending]
+    async def _end_all(self, *loops: asyncio.Task[Any]) -> None:
+        tasks: list[asyncio.Task[Any]] = [*loops, *(task for task, _ in self._subscriptions.values()), *self._ending]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -137,8 +140,9 @@ class Connection:
             await entered.aclose()
         await self._open.aclose()
         if self._socket.application_state is WebSocketState.CONNECTED:
-            with suppress(RuntimeError, OSError):
-                await self._socket.close(CloseCode.GOING_AWAY)
+            with suppress(WebSocketDisconnect, RuntimeError, OSError, TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._socket.close(CloseCode.GOING_AWAY)
 
     # ---- its loops
 
@@ -302,7 +306,10 @@ class Connection:
             await self._do(self._session.end, error)
 
     def _note_over(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, _Over):
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, _Over):
+            self._broken.set()
+        elif error is not None:
             _log.error("a subscription broke", exc_info=error)
             self._revoke(FlikError("a subscription broke"))
 

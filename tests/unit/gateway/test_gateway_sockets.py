@@ -14,7 +14,7 @@ import pytest
 from gateway_parts import Fakes, task_id, view
 from making import new_task
 from memory_chunks import MemoryStream
-from socket_client import Socket, connected
+from socket_client import SOON_S, Socket, connected
 
 from flik.domain import key as keys
 from flik.domain.chunk import Draft
@@ -347,6 +347,28 @@ async def test_a_client_that_takes_nothing_is_left(fakes: Fakes, monkeypatch: py
     socket.sent.put = put  # type: ignore[method-assign]
     async with asyncio.timeout(5):
         await socket.serve()
+
+
+async def test_a_client_that_takes_no_event_any_more_is_left(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "SEND_S", 0.01)
+    monkeypatch.setattr(sockets, "CLOSE_S", 0.01)
+    socket, stuck, never = Socket(fakes, "/ws/json", {"Authorization": f"Bearer {OWNER}"}, ()), False, asyncio.Event()
+    put = socket.sent.put
+
+    async def put_until_stuck(message: Any) -> None:
+        await (never.wait() if stuck else put(message))
+
+    socket.sent.put = put_until_stuck  # type: ignore[method-assign]
+    serving = asyncio.create_task(socket.serve())
+    await socket.next()
+    assert await said(socket) == {"type": "ready"}
+    say(socket, "subscribe", id="a", taskId=ONE, fromSeq=2)
+    assert (await said(socket))["type"] == "subscribed"
+    stuck = True
+    complete(fakes)
+    async with asyncio.timeout(SOON_S):
+        await serving  # in peace: whoever is left behind is no fault of ours
+    assert len(fakes.parts.followers) == 0
 
 
 async def test_a_client_that_is_gone_is_forgotten(fakes: Fakes) -> None:
