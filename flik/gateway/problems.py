@@ -82,10 +82,12 @@ TABLE: Mapping[type[errors.FlikError], Row] = {
     errors.StreamMalformed: Row(400, "What was sent breaks the protocol"),
     errors.StreamTooLarge: Row(413, "What was sent is too large"),
     errors.StreamVersionUnknown: Row(400, "No version of the protocol in common"),
+    errors.StreamIdle: Row(408, "The connection followed nothing"),
     errors.TooManySubscriptions: Row(409, "Too many subscriptions on one connection"),
     errors.NotBuilt: Row(501, "Not offered yet"),
     errors.Unavailable: Row(503, "A dependency is not available", retryable=True),
     errors.GatewayStops: Row(503, "The gateway is being stopped", retryable=True),
+    errors.TooManyStrangers: Row(503, "Too many WebSockets have not said who they are", retryable=True),
     errors.QueueFull: Row(503, "Too much waits", retryable=True),
 }
 INTERNAL = Named(

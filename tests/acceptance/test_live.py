@@ -93,6 +93,18 @@ def test_a_ticket_opens_one_stream(flik: RunningFlik) -> None:
     assert httpx.get(url).status_code == 401
 
 
+def test_a_ticket_opens_nothing_five_seconds_after_its_key_was_revoked(flik: RunningFlik) -> None:
+    made = flik.http.post("/api/v1/keys", json={"tenantId": flik.tenant("demo")}).json()
+    task_id = flik.submit(tenantId="demo", payload={"script": {"durationS": 1}})
+    url, headers = f"{flik.url}/api/v1/tasks/{task_id}/events", {"Authorization": f"Bearer {made['key']}"}
+    tickets = [httpx.post(f"{flik.url}/api/v1/tickets", headers=headers).json()["ticket"] for _ in range(2)]
+    assert httpx.get(url, params={"since": 0, "ticket": tickets[0]}).status_code == 200
+    assert flik.http.delete(f"/api/v1/keys/{made['keyId']}").status_code == 200
+    time.sleep(5.0)
+    assert httpx.get(url, params={"since": 0}, headers=headers).status_code == 401
+    assert httpx.get(url, params={"since": 0, "ticket": tickets[1]}).status_code == 401
+
+
 def test_what_a_revoked_key_follows_ends_within_five_seconds(flik: RunningFlik) -> None:
     made = flik.http.post("/api/v1/keys", json={"tenantId": flik.tenant("demo")}).json()
     task_id = flik.submit(tenantId="demo", payload={"script": {"durationS": 400}})
@@ -160,11 +172,39 @@ def test_a_published_python_stomp_client_follows_to_the_end(flik: RunningFlik) -
     connection.subscribe(f"/topic/tasks/{task_id}", id="one", headers={"receipt": "r1"})
     eventually(lambda: any(body["status"] in ENDED for _, body in listener.messages), within_s=30)
     connection.disconnect(receipt="bye")
-    eventually(lambda: listener.is_over, within_s=10)
-    assert listener.receipts[:1] == ["r1"]
+    eventually(lambda: listener.is_over and "bye" in listener.receipts, within_s=10)
+    assert listener.receipts == ["r1", "bye"]
     assert not listener.errors
     assert named([body for _, body in listener.messages]) == WHOLE
     assert {headers["subscription"] for headers, _ in listener.messages} == {"one"}
+
+
+def test_a_published_python_stomp_client_follows_all_tasks_of_its_tenant(flik: RunningFlik) -> None:
+    key = flik.key_of("stomp-tenant")
+    listener = Listener()
+    connection = WSStompConnection([("127.0.0.1", flik.port)], ws_path="/ws", heartbeats=(1000, 1000))
+    connection.set_listener("", listener)
+    connection.connect("flik", key, wait=True)
+    connection.subscribe("/topic/tenant", id="all", ack="client-individual", headers={"receipt": "r1"})
+    eventually(lambda: listener.receipts == ["r1"], within_s=10)
+    ours = {flik.submit(tenantId="stomp-tenant", payload=FAILS_ONCE) for _ in range(2)}
+    flik.wait(flik.submit(tenantId="another-tenant", payload={"script": {"durationS": 1}}))
+
+    def ended() -> set[str]:
+        return {body["taskId"] for _, body in listener.messages if body.get("status") in ENDED}
+
+    eventually(lambda: ended() == ours, within_s=30)
+    connection.disconnect(receipt="bye")
+    eventually(lambda: listener.is_over and "bye" in listener.receipts, within_s=10)
+    assert not listener.errors
+    assert {body["taskId"] for _, body in listener.messages if body.get("taskId")} == ours
+    for task_id in ours:
+        told = named([body for _, body in listener.messages if body.get("taskId") == task_id])
+        assert told == sorted(told)
+        assert {"processing", "retryScheduled", "completed"} <= {name for _, name in told}
+    for header in ("message-id", "ack"):
+        assert len({headers[header] for headers, _ in listener.messages}) == len(listener.messages)
+    assert all(("seq" in headers) is ("seq" in body) for headers, body in listener.messages)
 
 
 def test_a_published_javascript_stomp_client_follows_to_the_end(flik: RunningFlik, tmp_path: Path) -> None:
