@@ -60,8 +60,8 @@ class Deliveries(Protocol):
 class Sender(Protocol):
     """How a message gets to a receiver."""
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """Send it once; within seconds. Failures are outcomes."""
+    async def send(self, tenant_id: str, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+        """Send it once to a URL of a tenant; within seconds. Failures are outcomes."""
 
 
 class Courier:
@@ -174,4 +174,4 @@ class Courier:
         body, timestamp = body_of(message), int(now)
         signature = sign(message.delivery_id, timestamp, body, claimed.secrets)
         signed = {ID: message.delivery_id, TIMESTAMP: str(timestamp), SIGNATURE: signature}
-        return await self._sender.send(claimed.url, {**headers_of(message), **signed}, body)
+        return await self._sender.send(message.tenant_id, claimed.url, {**headers_of(message), **signed}, body)

@@ -34,7 +34,7 @@ class Sending:
     under_way: int = 0
     most: int = 0
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+    async def send(self, tenant_id: str, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         now = asyncio.get_running_loop().time()
         assert verify(headers, body, [SECRET], now) is None
         webhook = url.removeprefix("https://").partition(".")[0]
