@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -28,6 +29,7 @@ from flik.storage.tasks import first_id_at
 EXPANDED = 200  # outbox rows a statement
 SWEPT = 1_000
 _WEBHOOKS, _LOOK = 50, 64  # of a claim: webhooks, and deliveries of each, that are looked at
+_NOBODY: Mapping[str, int] = MappingProxyType({})
 _MARGIN_S = 86_400.0  # between the last delivery of a receiver and its own end
 _SQL = queries.load("deliveries")
 
@@ -35,13 +37,16 @@ _SQL = queries.load("deliveries")
 class DeliveryStore:
     """`each`: how many deliveries of one webhook are on their way at most; `lease_s`: how long a claim holds.
 
+    `share`: how many slots of one sender a tenant has at most.
+
     Every method raises Unavailable when PostgreSQL is away; whether a change took effect is unknown then, and
     what was claimed without anybody knowing comes back when its lease is over.
     """
 
-    def __init__(self, database: Database, *, each: int = 8, lease_s: float = 20.0) -> None:
+    def __init__(self, database: Database, *, each: int = 8, share: int = 8, lease_s: float = 20.0) -> None:
         self._database = database
         self._each = each
+        self._share = share
         self._lease_s = lease_s
 
     async def expand(self, now: float) -> int:
@@ -49,11 +54,14 @@ class DeliveryStore:
         rows = await self._database.once(_SQL["expand_outbox"], {"now": now, "limit": EXPANDED})
         return int(rows[0][0])
 
-    async def claim(self, slots: int, now: float) -> list[Claimed]:
-        """Take up to `slots` deliveries that are due, fairly over webhooks, in order within a task."""
+    async def claim(self, slots: int, now: float, held: Mapping[str, int] = _NOBODY) -> list[Claimed]:
+        """Take up to `slots` deliveries that are due, fairly over tenants and their webhooks, in order within a task.
+
+        `held`: how many slots of this sender each tenant has already.
+        """
         parameters = {
             "now": now, "slots": slots, "each": self._each, "lease_s": self._lease_s, "hold_from": HOLD_FROM,
-            "webhooks": _WEBHOOKS, "look": _LOOK,
+            "webhooks": _WEBHOOKS, "look": _LOOK, "share": self._share, "held": orjson.dumps(dict(held)).decode(),
         }  # fmt: skip
         return [_claimed(row) for row in await self._database.once(_SQL["claim_deliveries"], parameters)]
 

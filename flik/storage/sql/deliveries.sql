@@ -52,22 +52,48 @@ WITH turn AS MATERIALIZED (
 SELECT count(*) FROM taken
 
 -- name: claim_deliveries
--- Takes up to `slots` deliveries that are due, from the webhooks that waited longest: the first of each, then the
--- second. A webhook has at most `each` on their way, and one when it is failing. What is behind an earlier event of its
--- task is put off until that one is due, or its lease is over; when that one ends, it is called back.
-WITH turn AS MATERIALIZED (
-    SELECT w.webhook_id, w.tenant_id, w.url, w.failures, w.secret, w.old_secret, w.old_secret_until, w.due_at,
+-- Takes up to `slots` deliveries that are due. Each tenant gets so many that it has at most `share` of the sender's
+-- slots, with what `held` says that it has already; first those that have least, then those that waited longest. Of a
+-- tenant, those webhooks are looked at that waited longest: the first delivery of each, then the second. A webhook has
+-- at most `each` on their way, and one when it is failing. What is behind an earlier event of its task is put off until
+-- that one is due, or its lease is over; when that one ends, it is called back.
+--
+-- Tenants are found one after another, by one look into the index each, however many webhooks of theirs are due.
+WITH RECURSIVE tenants AS (
+    (SELECT w.tenant_id, w.due_at FROM webhooks w
+     WHERE w.status = 'ACTIVE' AND w.due_at IS NOT NULL
+     ORDER BY w.tenant_id, w.due_at LIMIT 1)
+    UNION ALL
+    SELECT following.tenant_id, following.due_at FROM tenants t CROSS JOIN LATERAL (
+        SELECT w.tenant_id, w.due_at FROM webhooks w
+        WHERE w.status = 'ACTIVE' AND w.due_at IS NOT NULL AND w.tenant_id > t.tenant_id
+        ORDER BY w.tenant_id, w.due_at LIMIT 1
+    ) following
+), served AS MATERIALIZED (
+    SELECT t.tenant_id, s.room, count(*) OVER () AS tenants
+    FROM tenants t CROSS JOIN LATERAL (
+        SELECT %(share)s::int - coalesce((%(held)s::jsonb ->> t.tenant_id)::int, 0) AS room
+    ) s
+    WHERE t.due_at <= to_timestamp(%(now)s) AND s.room > 0
+    ORDER BY s.room DESC, t.due_at
+    LIMIT %(webhooks)s
+), turn AS MATERIALIZED (
+    SELECT w.*, served.room,
            CASE WHEN w.failures >= %(hold_from)s THEN 1 ELSE %(each)s END
            - (SELECT count(*) FROM webhook_deliveries f
               WHERE f.webhook_id = w.webhook_id AND f.ended_at IS NULL AND f.token IS NOT NULL
                 AND f.next_at > to_timestamp(%(now)s)) AS free
-    FROM webhooks w JOIN webhooks seen ON seen.webhook_id = w.webhook_id AND seen.version = w.version
-    WHERE w.status = 'ACTIVE' AND w.due_at <= to_timestamp(%(now)s)
-    ORDER BY w.due_at
+    FROM served CROSS JOIN LATERAL (
+        SELECT w.webhook_id, w.tenant_id, w.url, w.failures, w.secret, w.old_secret, w.old_secret_until, w.due_at
+        FROM webhooks w JOIN webhooks seen ON seen.webhook_id = w.webhook_id AND seen.version = w.version
+        WHERE w.tenant_id = served.tenant_id AND w.status = 'ACTIVE' AND w.due_at <= to_timestamp(%(now)s)
+        ORDER BY w.due_at
+        LIMIT least(served.room, greatest(%(webhooks)s / served.tenants, 1))
+        FOR UPDATE OF w SKIP LOCKED
+    ) w
     LIMIT %(webhooks)s
-    FOR UPDATE OF w SKIP LOCKED
 ), looked AS MATERIALIZED (
-    SELECT turn.webhook_id, turn.free, turn.due_at, d.delivery_id, d.next_at,
+    SELECT turn.webhook_id, turn.tenant_id, turn.room, turn.free, turn.due_at, d.delivery_id, d.next_at,
            (SELECT head.next_at FROM webhook_deliveries head
             WHERE head.webhook_id = d.webhook_id AND head.task_id = d.task_id AND head.ended_at IS NULL
               AND head.seq < d.seq
@@ -80,11 +106,15 @@ WITH turn AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED
     ) d
 ), free AS (
-    SELECT delivery_id, webhook_id, due_at, row_number() OVER (PARTITION BY webhook_id ORDER BY next_at, delivery_id)
-           AS place, looked.free
+    SELECT delivery_id, webhook_id, tenant_id, due_at, looked.room, looked.free,
+           row_number() OVER (PARTITION BY webhook_id ORDER BY next_at, delivery_id) AS place
     FROM looked WHERE head_at IS NULL
+), fair AS (
+    SELECT delivery_id, webhook_id, due_at, room,
+           row_number() OVER (PARTITION BY tenant_id ORDER BY place, due_at, webhook_id) AS place
+    FROM free WHERE place <= free.free
 ), picked AS MATERIALIZED (
-    SELECT delivery_id FROM free WHERE place <= free.free ORDER BY place, due_at, webhook_id LIMIT %(slots)s
+    SELECT delivery_id FROM fair WHERE place <= room ORDER BY place - room, due_at, webhook_id LIMIT %(slots)s
 ), moved AS (
     UPDATE webhook_deliveries d
     SET token = CASE WHEN p.delivery_id IS NOT NULL THEN gen_random_uuid() END,
