@@ -16,6 +16,7 @@ from flik.domain.webhook.record import (
     GONE,
     KEPT_S,
     MAX_LOG,
+    NOT_SENT,
     SILENT,
     TOO_OLD_S,
     AttemptNote,
@@ -62,6 +63,7 @@ class DeliveryStore:
         parameters = {
             "now": now, "slots": slots, "each": self._each, "lease_s": self._lease_s, "hold_from": HOLD_FROM,
             "webhooks": _WEBHOOKS, "look": _LOOK, "share": self._share, "held": orjson.dumps(dict(held)).decode(),
+            "most": MAX_LOG, "not_sent": _entry(AttemptNote(now, None, NOT_SENT, 0)),
         }  # fmt: skip
         return [_claimed(row) for row in await self._database.once(_SQL["claim_deliveries"], parameters)]
 
@@ -77,12 +79,11 @@ class DeliveryStore:
         now: float,
     ) -> bool:
         """Write what an attempt came to; False when the claim is not the current one any more, and nothing changed."""
-        entry = {"at": note.at, "status": note.status, "error": note.error, "durationMs": note.duration_ms}
         parameters = {
             "delivery_id": claimed.message.delivery_id, "token": claimed.token, "state": state, "now": now,
-            "next_at": next_at, "note": orjson.dumps([entry]).decode(), "most": MAX_LOG, "held_until": held_until,
+            "next_at": next_at, "note": _entry(note), "most": MAX_LOG, "held_until": held_until,
             "failed": note.error is not None, "gone": gone, "disabled_after_s": DISABLED_AFTER_S, "gone_reason": GONE,
-            "silent_reason": SILENT,
+            "silent_reason": SILENT, "not_sent": _entry(AttemptNote(now, None, NOT_SENT, 0)),
         }  # fmt: skip
         return bool(await self._database.once(_SQL["record_attempt"], parameters))
 
@@ -102,6 +103,12 @@ class DeliveryStore:
             await self._database.repeatable(_SQL["forget_receivers"], quiet),
         ]
         return len(given_up) + sum(map(len, swept))
+
+
+def _entry(note: AttemptNote) -> str:
+    """Return what is added to the log of a delivery."""
+    entry = {"at": note.at, "status": note.status, "error": note.error, "durationMs": note.duration_ms}
+    return orjson.dumps([entry]).decode()
 
 
 def _claimed(row: Sequence[Any]) -> Claimed:

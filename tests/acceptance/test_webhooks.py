@@ -154,6 +154,26 @@ def test_a_tasks_events_arrive_signed_and_in_order(flik: RunningFlik, receiver: 
     assert flik.http.delete(f"/api/v1/webhooks/{hook['webhookId']}").status_code == 200
 
 
+def test_who_answers_410_hears_nothing_more_of_the_task_but_of_others(flik: RunningFlik, receiver: Receiver) -> None:
+    receiver.statuses = [410]
+    hook = {"url": f"http://127.0.0.1:{receiver.server_port}/", "secret": OWN_SECRET, "kinds": ["queued", "completed"]}
+    gone = flik.submit(tenantId="leaving", webhook=hook)
+    flik.wait(gone)
+    left = f"/api/v1/tasks/{gone}/deliveries"
+    eventually(lambda: _states(flik, left) >= {"GIVEN_UP"}, within_s=30, what="the answer 410")
+    staying = flik.submit(tenantId="leaving", webhook=hook)
+    path = f"/api/v1/tasks/{staying}/deliveries"
+    eventually(lambda: _delivered(flik, path), within_s=30, what="both events of the task that came later")
+    told = [json.loads(body)["data"]["taskId"] for _, body in receiver.got]
+    assert told == [gone, staying, staying]
+    assert _states(flik, left) == {"GIVEN_UP"}
+    assert flik.http.get(left).json()["items"][-1]["log"][0]["status"] == 410
+
+
+def _states(flik: RunningFlik, path: str) -> set[str]:
+    return {each["state"] for each in flik.http.get(path).json()["items"]}
+
+
 @contextmanager
 def silent_places(count: int) -> Iterator[list[socket.socket]]:
     """Places that are connected to and never answer."""

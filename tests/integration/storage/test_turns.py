@@ -13,7 +13,7 @@ import pytest
 from making import EPOCH
 
 from flik.domain.webhook.attempt import HOLD_FROM
-from flik.domain.webhook.record import AttemptNote, Claimed, DeliveryState
+from flik.domain.webhook.record import MAX_LOG, AttemptNote, Claimed, DeliveryState
 from flik.storage import queries
 from flik.storage.database import Database
 from flik.storage.deliveries import DeliveryStore
@@ -22,7 +22,7 @@ CLAIM = queries.load("deliveries")["claim_deliveries"]
 SLOTS, SHARE = 32, 8
 VALUES: dict[str, Any] = {
     "slots": SLOTS, "each": 8, "lease_s": 20.0, "hold_from": HOLD_FROM, "webhooks": 50, "look": 64, "share": SHARE,
-    "held": "{}", "now": EPOCH + 100,
+    "held": "{}", "now": EPOCH + 100, "most": MAX_LOG, "not_sent": "[]",
 }  # fmt: skip
 _RECEIVERS = """
 WITH made AS (
