@@ -582,7 +582,7 @@ class TooManyFollowers(RequestError):
 
 
 class Unavailable(FlikError):
-    """A dependency is away. `dependency` names it: postgresql, queue, artifacts, issuer."""
+    """A dependency is away. `dependency` names it: postgresql, queue, artifacts, issuer, name server."""
 
     code = "unavailable"
 

@@ -30,6 +30,7 @@ from flik.live.feed import FeedReader
 from flik.live.results import LiveResults
 from flik.live.snapshots import Snapshots
 from flik.live.tickets import Tickets
+from flik.outbound.lookups import Lookups
 from flik.outbound.sender import GuardedSender
 from flik.pipeline.admit import Admission
 from flik.pipeline.allowances import Allowances
@@ -122,7 +123,8 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     measured["flik_followers"].set_function(lambda: len(followers))
     tickets = Tickets(config.redis_url).open()
     feed = FeedReader(config.redis_url, hub.hear, hub.note_live, hub.is_followed)
-    sender = GuardedSender(config.webhooks)
+    lookups = Lookups()
+    sender = GuardedSender(config.webhooks, lookups=lookups)
     courier = Courier(DeliveryStore(database), sender, measured=measured)
     in_background = (levels, hub, feed, followers, snapshots, courier)
     loops = [asyncio.create_task(each.run(), name=type(each).__name__) for each in in_background]
@@ -136,7 +138,8 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
                 directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,
                 hub=hub, followers=followers, tickets=tickets,
                 texts=SharedTexts(texts), streams=Streams(names, announcer), stream_silence_s=config.stream_silence_s,
-                webhooks=WebhookStore(database), webhook_targets=config.webhooks, wake_courier=courier.wake,
+                webhooks=WebhookStore(database), webhook_targets=config.webhooks, lookups=lookups,
+                wake_courier=courier.wake,
                 is_open=config.is_open, admission=Admission(allowances, levels, config.queue_bounds, by_tenant),
             )  # fmt: skip
     finally:
