@@ -7,6 +7,7 @@ import json
 import subprocess
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,18 @@ import stomp
 from stomp.adapter.ws import WSStompConnection
 
 from flik.client import FlikClient
-from tests.acceptance.followers import ENDED, TRANSPORTS, Events, Follow, Follower
+from tests.acceptance.followers import (
+    ENDED,
+    TRANSPORTS,
+    Events,
+    Follow,
+    Follower,
+    Place,
+    json_socket,
+    stomp_socket,
+    stream,
+)
+from tests.acceptance.lines import lines_to
 from tests.acceptance.running import RunningFlik, eventually
 from tests.acceptance.test_browser import page  # noqa: F401  # a fixture
 
@@ -50,27 +62,50 @@ WHOLE = [
 @pytest.mark.parametrize("follow", TRANSPORTS, ids=lambda follow: follow.__name__)
 def test_each_transport_tells_the_whole_log_from_any_cursor(flik: RunningFlik, follow: Follow) -> None:
     task_id = flik.submit(payload=FAILS_ONCE)
+    place = Place(flik.url, flik.key, task_id)
     told: list[dict[str, Any]] = []
     while not told or told[-1]["status"] not in ENDED:  # as it happens; a poll may need several
         since = told[-1]["seq"] if told else 0
-        told += [event for event in up_to_end(follow(flik, task_id, since, 10_007)) if "seq" in event]
+        told += [event for event in up_to_end(follow(place._replace(since=since))) if "seq" in event]
     assert named(told) == WHOLE
     assert named(told) == named(log_of(flik, task_id))
     for since in range(len(WHOLE)):
-        assert named(list(up_to_end(follow(flik, task_id, since, 10_007)))) == WHOLE[since:]
+        assert named(list(up_to_end(follow(place._replace(since=since))))) == WHOLE[since:]
+
+
+def test_each_live_transport_tells_how_far_a_task_is(flik: RunningFlik) -> None:
+    script = {"durationS": 80, "progressSteps": 40, "failures": [{"code": "hiccup", "retryable": True}]}
+    place = Place(flik.url, flik.key, flik.submit(payload={"script": script}))
+    live = (stream, json_socket, stomp_socket)
+    with ThreadPoolExecutor(len(live)) as pool:
+        heard = list(pool.map(lambda follow: list(up_to_end(follow(place))), live))
+    for told in heard:
+        assert named(told) == WHOLE
+        progress = [event for event in told if event["event"] == "progress"]
+        fractions = [(event["attempt"], event["progress"]) for event in progress]  # about one a second
+        assert fractions == sorted(set(fractions))
+        assert all(0 < fraction <= 1 for _, fraction in fractions)
+        assert {attempt for attempt, _ in fractions} == {1, 2}
+        assert max(fraction for attempt, fraction in fractions if attempt == 1) <= 0.5  # where it fails
+        assert max(fraction for attempt, fraction in fractions if attempt == 2) > 0.5
+        assert all(event["status"] == "PROCESSING" and "seq" not in event for event in progress)
 
 
 def test_followers_that_are_cut_off_miss_nothing(flik: RunningFlik) -> None:
     task_ids = [flik.submit(payload=FAILS_ONCE) for _ in range(3)]
-    followers = [Follower(flik, task_id, seed) for seed, task_id in enumerate(task_ids * 4)]
-    for each in followers:
-        each.start()
-    for each in followers:
-        each.join(60)
-        assert not each.is_alive()
-        assert each.failure is None
-        assert named(each.seen) == named(log_of(flik, each.task_id)) == WHOLE
-    assert sum(each.connections for each in followers) > len(followers)
+    with lines_to(flik.port) as lines:
+        followers = [
+            Follower(lines.open(), Place(flik.url, flik.key, task_id), seed)
+            for seed, task_id in enumerate(task_ids * 4)
+        ]
+        for each in followers:
+            each.start()
+        for each in followers:
+            each.join(60)
+            assert not each.is_alive()
+            assert each.failure is None
+            assert named(each.seen) == named(log_of(flik, each.place.subject)) == WHOLE
+    assert lines.made
 
 
 def test_a_submit_can_wait_for_its_result(flik: RunningFlik) -> None:
