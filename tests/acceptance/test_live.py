@@ -219,38 +219,39 @@ def test_a_published_javascript_stomp_client_follows_to_the_end(flik: RunningFli
     assert named(seen["messages"]) == WHOLE
 
 
-FOLLOW_IN_PAGE = """async ([url, taskId, ticket, socketTicket]) => {
-  const seen = {stream: [], socket: []};
-  const stream = new Promise((done, fail) => {
-    const source = new EventSource(`${url}/api/v1/tasks/${taskId}/events?ticket=${ticket}`);
-    for (const name of ['queued', 'processing', 'retryScheduled', 'artifact', 'completed'])
-      source.addEventListener(name, event => {
-        seen.stream.push([Number(event.lastEventId), name]);
-        if (name === 'completed') { source.close(); done(); }
-      });
-    source.onerror = () => fail(new Error('the stream broke'));
-  });
-  const socket = new Promise((done, fail) => {
-    const opened = new WebSocket(`${url.replace('http', 'ws')}/ws/json?ticket=${socketTicket}`);
-    opened.onmessage = message => {
-      const said = JSON.parse(message.data);
-      if (said.type === 'ready') opened.send(JSON.stringify({type: 'subscribe', id: 'a', taskId, fromSeq: 0}));
-      if (said.type === 'event' && said.event.seq) seen.socket.push([said.event.seq, said.event.event]);
-      if (said.type === 'event' && said.event.event === 'completed') { opened.close(); done(); }
+FOLLOW_IN_PAGE = """([taskId, key]) => {
+  window.seen = {followStream: [], followSocket: []};
+  window.tickets = {followStream: 0, followSocket: 0};
+  for (const follow of [followStream, followSocket]) {
+    const newTicket = async () => {  // a real page asks its own server, which has the key
+      window.tickets[follow.name] += 1;
+      const headers = {Authorization: `Bearer ${key}`};
+      return (await (await fetch('/api/v1/tickets', {method: 'POST', headers})).json()).ticket;
     };
-    opened.onerror = () => fail(new Error('the socket broke'));
-  });
-  await Promise.all([stream, socket]);
-  return seen;
+    follow(location.origin, taskId, newTicket, event => window.seen[follow.name].push(event));
+  }
 }"""
+EXAMPLE = Path(__file__).parents[2] / "examples" / "follow.js"
 
 
 @pytest.mark.browser
-def test_a_browser_follows_by_eventsource_and_by_websocket(flik: RunningFlik, page: Any) -> None:  # noqa: F811
+def test_a_page_follows_by_eventsource_and_by_websocket_and_goes_on_where_it_was_cut_off(
+    flik: RunningFlik,
+    page: Any,  # noqa: F811
+) -> None:
+    """With the very lines of `examples/follow.js`."""
     page = page.context.browser.new_page(bypass_csp=True)
-    page.goto(f"{flik.url}/health")  # a page of the same origin; its own policy allows it nothing
-    task_id = flik.submit(payload=FAILS_ONCE)
-    tickets = [flik.http.post("/api/v1/tickets").json()["ticket"] for _ in range(2)]
-    seen = page.evaluate(FOLLOW_IN_PAGE, [flik.url, task_id, *tickets])
-    assert [tuple(each) for each in seen["stream"]] == WHOLE
-    assert [tuple(each) for each in seen["socket"]] == WHOLE
+    task_id = flik.submit(payload={"script": {"durationS": 60, "failures": [{"code": "hiccup", "retryable": True}]}})
+    with lines_to(flik.port) as lines:
+        line = lines.open()
+        page.goto(f"{line.url}/health")  # a page of the same origin; its own policy allows it nothing
+        page.add_script_tag(path=EXAMPLE)
+        page.evaluate(FOLLOW_IN_PAGE, [task_id, flik.key])
+        page.wait_for_function("Object.values(seen).every(events => events.some(event => event.event == 'processing'))")
+        lines.break_now(line)
+        page.wait_for_function(
+            "Object.values(seen).every(events => events.at(-1).event == 'completed')", timeout=20_000
+        )
+        seen, tickets = page.evaluate("[window.seen, window.tickets]")
+    assert {follow: named(events) for follow, events in seen.items()} == dict.fromkeys(tickets, WHOLE)
+    assert all(count >= 2 for count in tickets.values()), tickets
