@@ -22,7 +22,6 @@ import psycopg
 import pytest
 import redis
 
-from tests.acceptance.followers import Follower
 from tests.acceptance.running import RunningFlik, eventually, task
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
@@ -225,34 +224,6 @@ def test_region_that_ends_unasked_is_started_again(victim: RunningFlik) -> None:
 
     eventually(completed, within_s=150, what="the task's end")
     assert set(statuses) <= {200, 503}  # never that there is no such task
-
-
-def test_followers_miss_nothing_whatever_is_cut_or_killed(victim: RunningFlik) -> None:
-    """Promise 6: each follower's events are gapless, in order, and not repeated."""
-    chance = random.Random(20261124)
-    script = {"durationS": 2.0, "progressSteps": 20, "failures": [{"code": "hiccup", "retryable": True}]}
-    task_ids = [victim.submit("TEXT", payload={"script": script}) for _ in range(10)]
-    followers = [Follower(victim, task_id, seed) for seed, task_id in enumerate(task_ids * 3)]
-    for each in followers:
-        each.start()
-    for part in ("", "valkey", "gateway", ""):
-        time.sleep(chance.uniform(0.3, 1.2))
-        if part:
-            victim.kill(part)
-        else:
-            flush(victim)
-    eventually(lambda: all_ended(victim), within_s=60, what="the end of all tasks")
-    for each in followers:
-        each.join(60)
-        assert not each.is_alive(), each.seen
-        assert each.failure is None
-    for task_id in task_ids:
-        answer = victim.http.get(f"/api/v1/tasks/{task_id}/events", params={"since": 0})
-        log = [(event["seq"], event["event"]) for event in answer.json()["events"]]
-        assert [seq for seq, _ in log] == list(range(1, len(log) + 1))
-        for each in followers:
-            if each.task_id == task_id:
-                assert [(event["seq"], event["event"]) for event in each.seen] == log
 
 
 # ---- chains: what follows from a step is written with its end, so nothing that is killed can lose it
