@@ -19,6 +19,7 @@ from flik.actors import QUEUE, detached, packing
 from flik.domain.pressure import Load
 from flik.domain.task import Worker
 from flik.live.feed import FeedWriter
+from flik.live.news import NewsReader, NewsWriter
 from flik.live.results import LiveResults
 from flik.pipeline.collector import collect_seldom
 from flik.pipeline.housekeeping import Housekeeping
@@ -82,12 +83,15 @@ class QueueShell:
         ).open()
         hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s, measured=measures.metrics).open()
         feed = FeedWriter(config.redis_url, measures.metrics).open()
+        news = NewsWriter(config.redis_url)
         queue = TaskQueue(
-            QueueStore(database, config.region), hot, feed, config.policy, steady_clock, measures=measures
-        )
+            QueueStore(database, config.region), hot, feed, config.policy, steady_clock, measures=measures,
+            tell_others=news.tell,
+        )  # fmt: skip
+        heard = NewsReader(config.redis_url, config.region, queue.hear)
         read_limits, forget = TenantStore(database).work_limits, partial(_forget, database)
         housekeeping = Housekeeping(read_limits, queue.waiting.limits_are, forget, steady_clock)
-        self._running = asyncio.create_task(_run(queue, housekeeping))
+        self._running = asyncio.create_task(_run(queue, housekeeping, heard))
         detached.end_process_with(self._running)
         return queue
 
@@ -158,11 +162,12 @@ async def _forget(database: Database, now: float, limit: int) -> int:
     return max(await forget_expired(database, now, limit), await forget_streams(database, now, limit))
 
 
-async def _run(queue: TaskQueue, housekeeping: Housekeeping) -> None:
+async def _run(queue: TaskQueue, housekeeping: Housekeeping, news: NewsReader) -> None:
     await housekeeping.begin()
     async with asyncio.TaskGroup() as group:
         group.create_task(queue.run(), name="queue")
         group.create_task(housekeeping.run(), name="housekeeping")
+        group.create_task(news.run(), name="news")
 
 
 def start_queue(config: QueueConfig) -> None:

@@ -27,6 +27,7 @@ from flik.gateway.issuer_config import IssuerConfig
 from flik.gateway.parts import Parts
 from flik.live.chunks import ChunkReader
 from flik.live.feed import FeedReader
+from flik.live.news import NewsWriter
 from flik.live.results import LiveResults
 from flik.live.snapshots import Snapshots
 from flik.live.tickets import Tickets
@@ -42,7 +43,7 @@ from flik.pipeline.follow_text import SharedTexts
 from flik.pipeline.followers import Followers
 from flik.pipeline.levels import QueueLevels
 from flik.pipeline.streams import Streams
-from flik.pipeline.submit import Announcer, GroupCommit
+from flik.pipeline.submit import Announcer, Announcers, GroupCommit
 from flik.storage.audit import AuditLog
 from flik.storage.dags import DagStore
 from flik.storage.database import Database
@@ -107,9 +108,16 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     queue = RemoteQueue()
     tasks = TaskStore(database, max_attempts=config.max_attempts)
     kept = AnswerStore(database, max_attempts=config.max_attempts, ttl_s=config.idempotency_ttl_s)
-    announcer = Announcer(config.region, queue.announce)
+    news = NewsWriter(config.redis_url)
+    others = sorted(config.regions - {config.region})
+    announcers = Announcers(
+        [
+            Announcer(config.region, queue.announce),
+            *(Announcer(each, partial(news.announce, each)) for each in others),
+        ]
+    )
     dags = DagStore(database, max_attempts=config.max_attempts)
-    commit = GroupCommit(tasks, kept, announcer, measured["flik_submit_batch_tasks"].observe, dags=dags)
+    commit = GroupCommit(tasks, kept, announcers, measured["flik_submit_batch_tasks"].observe, dags=dags)
     tenants, keys = TenantStore(database), KeyStore(database)
     directory = Directory(keys, tenants, config.limits)
     replica = uuid4().hex[:8]
@@ -137,7 +145,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
                 snapshots=snapshots,
                 directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,
                 hub=hub, followers=followers, tickets=tickets,
-                texts=SharedTexts(texts), streams=Streams(names, announcer), stream_silence_s=config.stream_silence_s,
+                texts=SharedTexts(texts), streams=Streams(names, announcers), stream_silence_s=config.stream_silence_s,
                 webhooks=WebhookStore(database), webhook_targets=config.webhooks, lookups=lookups,
                 wake_courier=courier.wake,
                 is_open=config.is_open, admission=Admission(allowances, levels, config.queue_bounds, by_tenant),
@@ -146,6 +154,7 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
+        await news.close()
         await snapshots.close()
         await tickets.close()
         await texts.close()

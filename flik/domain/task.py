@@ -105,10 +105,14 @@ class Ticket(NamedTuple):
 
 
 class Requeued(NamedTuple):
-    """A task that waits for a worker again, or, as a step of a dag, at last; `seq` is the number of that event."""
+    """A task that waits for a worker again, or, as a step of a dag, at last; `seq` is the number of that event.
+
+    `elsewhere` is its region when that is another one than that of the queue that moved it.
+    """
 
     seq: int
     ticket: Ticket
+    elsewhere: str | None = None
 
 
 class Worker(NamedTuple):

@@ -87,7 +87,10 @@ class Settled(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """One task that was cancelled or expired; `seq` is the number of that event, the rest of the attempt that ran."""
+    """One task that was cancelled or expired; `seq` is the number of that event, the rest of the attempt that ran.
+
+    `elsewhere` is its region when that is another one than that of the queue that moved it.
+    """
 
     task_id: str
     tenant_id: str
@@ -95,6 +98,7 @@ class Ended(NamedTuple):
     attempt: int | None = None
     worker_id: str | None = None
     version: str | None = None
+    elsewhere: str | None = None
 
 
 class Cancelled(NamedTuple):
@@ -105,7 +109,10 @@ class Cancelled(NamedTuple):
 
 
 class QueueStore:
-    """The table of tasks, for the queue of one region."""
+    """The table of tasks, for the queue of one region.
+
+    What callers ask for (cancel, retry, replay, resume) moves tasks of any region; the rest is about those of this one.
+    """
 
     def __init__(self, database: Database, region: str) -> None:
         self._database = database
@@ -168,11 +175,12 @@ class QueueStore:
         Raises:
             Unavailable: PostgreSQL is away; whether it was cancelled is unknown.
         """
-        return _cancelled(task_id, await self._database.once(*_cancelling(task_id, now)))
+        return _cancelled(task_id, await self._database.once(*self._cancelling(task_id, now)))
 
     async def retry(self, task_id: str, attempts: int, now: float) -> tuple[Status, Requeued | None] | None:
         """Queue a failed task for up to `attempts` more; return (status before, what waits now), None if unknown."""
-        rows = await self._database.once(_SQL["retry_task"], {"task_id": task_id, "round": attempts, "now": now})
+        parameters = {"task_id": task_id, "round": attempts, "now": now, "region": self._region}
+        rows = await self._database.once(_SQL["retry_task"], parameters)
         if not rows:
             return None
         before, *requeued = rows[0]
@@ -180,7 +188,7 @@ class QueueStore:
 
     async def replay(self, task_ids: Sequence[str], attempts: int, now: float) -> list[Requeued]:
         """Queue those of the tasks that are dead letters for up to `attempts` more; return what waits now."""
-        parameters = {"task_ids": list(task_ids), "round": attempts, "now": now}
+        parameters = {"task_ids": list(task_ids), "round": attempts, "now": now, "region": self._region}
         return list(map(_requeued, await self._database.once(_SQL["replay_tasks"], parameters)))
 
     async def expire(self, limit: int, now: float) -> list[Ended]:
@@ -206,7 +214,7 @@ class QueueStore:
     ) -> tuple[tuple[Status, Ended | None] | None, Advanced]:
         """Cancel a step of one of these dags as `cancel` does; return what followed, too."""
 
-        rows, advanced = await self._move(dag_ids, _cancelling(task_id, now), now)
+        rows, advanced = await self._move(dag_ids, self._cancelling(task_id, now), now)
         return _cancelled(task_id, rows), advanced
 
     async def late_dags(self, limit: int, now: float) -> list[str]:
@@ -240,7 +248,7 @@ class QueueStore:
             if before is not DagStatus.RUNNING:
                 return before, None
             found = [
-                _cancelled(task_id, await run(*_cancelling(task_id, now)))
+                _cancelled(task_id, await run(*self._cancelling(task_id, now)))
                 for task_id in await dags.open_steps(run, dag_id)
             ]
             advanced = await dags.advance_cancelled(run, locked[0], now)
@@ -263,9 +271,14 @@ class QueueStore:
             if not locked:
                 return None
             before = DagStatus(locked[0].status)
-            return before, await dags.resume(run, locked[0], now) if before is DagStatus.FAILED else ()
+            failed = before is DagStatus.FAILED
+            return before, await dags.resume(run, locked[0], self._region, now) if failed else ()
 
         return await self._database.transaction(resume)
+
+    def _cancelling(self, task_id: str, now: float) -> Query:
+        """Return the statement whose rows `_cancelled` reads."""
+        return _SQL["cancel_task"], {"task_id": task_id, "now": now, "region": self._region}
 
     # ---- what the queue rebuilds itself from
 
@@ -320,11 +333,6 @@ def _settling(settlements: Sequence[Settlement], now: float) -> Query:
     return _SQL["settle_tasks"], {"rows": rows, "now": now}
 
 
-def _cancelling(task_id: str, now: float) -> Query:
-    """Return the statement whose rows `_cancelled` reads."""
-    return _SQL["cancel_task"], {"task_id": task_id, "now": now}
-
-
 def _cancelled(task_id: str, rows: Rows) -> tuple[Status, Ended | None] | None:
     if not rows:
         return None
@@ -345,8 +353,8 @@ def _settled(row: tuple[Any, ...]) -> Settled:
 
 
 def _requeued(row: Sequence[Any]) -> Requeued:
-    seq, *ticket = row
-    return Requeued(seq, Ticket._make(ticket))
+    seq, *ticket, elsewhere = row
+    return Requeued(seq, Ticket._make(ticket), elsewhere)
 
 
 def _row_of(settlement: Settlement) -> dict[str, Any]:

@@ -6,6 +6,7 @@ for which it submits is made before, with limits that no test reaches; so a test
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -67,11 +68,12 @@ def eventually(ask: Callable[[], _T], *, within_s: float, every_s: float = 0.05,
 
 
 class RunningFlik:
-    """`flik up` on a free port and a data folder of its own."""
+    """`flik up` on a free port and a data folder of its own; with `regions` one port each, and this is the first."""
 
-    def __init__(self, data_dir: Path, **environment: str) -> None:
+    def __init__(self, data_dir: Path, *regions: str, **environment: str) -> None:
         self.data_dir = data_dir
-        self.port = free_port()
+        self.ports = {region: free_port() for region in regions}
+        self.port = next(iter(self.ports.values()), None) or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.key = "none yet"
         self._environment = environment
@@ -94,7 +96,7 @@ class RunningFlik:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with (self.data_dir / "up.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flik", "up", "--port", str(self.port), "--data-dir", str(self.data_dir),
+                [sys.executable, "-m", "flik", "up", *self._where(), "--data-dir", str(self.data_dir),
                  "--no-dashboard", *options],
                 env={**os.environ, **self._environment}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
@@ -102,6 +104,23 @@ class RunningFlik:
         eventually(lambda: "Flik is up" in self.log(), within_s=20, what="the word that it is up")
         self.take_key()
         return self
+
+    def _where(self) -> list[str]:
+        named = ",".join(f"{region}:{port}" for region, port in self.ports.items())
+        return ["--regions", named] if named else ["--port", str(self.port)]
+
+    def at(self, region: str) -> RunningFlik:
+        """Return the same Flik, spoken to at the gateway of another region."""
+        other = copy.copy(self)
+        other.port = self.ports[region]
+        other.url = f"http://127.0.0.1:{other.port}"
+        other.http = other._client()
+        return other
+
+    def of_region(self, region: str) -> list[psutil.Process]:
+        """Return the process of a region and all it started."""
+        (root,) = [each for each in self.find("region") if region in each.cmdline()]
+        return [root, *root.children(recursive=True)]
 
     def take_key(self) -> None:
         """Speak as the operator from now on, with the key that the start made."""

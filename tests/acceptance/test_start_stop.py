@@ -161,6 +161,31 @@ def test_starts_stops_within_15_s_and_starts_again_with_its_data_open_this_time(
     assert took_s < 15
 
 
+@pytest.mark.parametrize("killed", [["up"], ["up", "region"]], ids=" and ".join)
+def test_starts_again_at_once_after_it_was_killed(folder: Path, killed: list[str]) -> None:
+    flik = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start()
+    task_id = flik.submit("IMAGE")
+    assert flik.wait(task_id)["status"] == "COMPLETED"
+    family, proxies = flik.processes(), flik.find("haproxy")
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        for process in [family[0], *(flik.find("region") if "region" in killed else [])]:
+            process.kill()
+        family[0].wait(10)
+        assert any(process.is_running() for process in proxies)  # on the port that is wanted again
+        flik.restart()
+        assert flik.get(task_id)["status"] == "COMPLETED"
+        assert flik.wait(flik.submit("IMAGE"))["status"] == "COMPLETED"
+        assert not any(process.is_running() for process in family)
+        assert stranger.poll() is None
+    finally:
+        took_s = flik.stop()
+        stranger.kill()
+        stranger.wait()
+    assert took_s < 15
+    assert left_over(folder) == []
+
+
 @pytest.mark.skipif(os.environ.get("FLIK_CHAOS") != "long", reason="the long form: make chaos")
 @pytest.mark.chaos
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -172,7 +172,7 @@ WITH fresh AS (
            to_timestamp(%(now)s), to_timestamp(%(now)s), to_timestamp(n.start_deadline_at), t.payload, t.request_id,
            t.trace_id, t.dag_id
     FROM fresh n JOIN tasks t ON t.task_id = n.ended_id
-    RETURNING task_id, tenant_id, task_type, priority, status, created_at, available_at, hook_kinds
+    RETURNING task_id, tenant_id, task_type, priority, status, created_at, available_at, hook_kinds, region
 ), replaced AS (
     UPDATE dag_steps s SET current = false FROM fresh n WHERE s.task_id = n.ended_id
 ), begun AS (
@@ -193,7 +193,7 @@ WITH fresh AS (
 {tell_submitted}
 )
 SELECT 1, task_id::text, tenant_id, task_type, priority,
-       date_part('epoch', created_at), date_part('epoch', available_at)
+       date_part('epoch', created_at), date_part('epoch', available_at), nullif(region, %(region)s)
 FROM stored WHERE status = 'QUEUED'
 
 -- name: columns

@@ -2,7 +2,8 @@
 -- of two moves that race one changes nothing. What tenants with webhooks are to hear of a move is written with it
 -- (`told`), and what a task's own webhook is to hear (`hook_kinds`). For those without any this costs a look into an
 -- index, of webhooks with a `place`; OFFSET 0 keeps the planner from reading all of them instead, where it expects many
--- tasks. `now` is a parameter, in seconds since the epoch.
+-- tasks. `now` is a parameter, in seconds since the epoch; `region` is that of the queue. What callers ask for moves tasks
+-- of any region, and says of those of another one whose they are.
 -- ORDER BY says `tasks.task_id`: the bare name is the text that is returned, which no index is in the order of.
 --
 -- The BETWEEN of grant and settle is true of every id. It makes the planner expect one row, so that each row's task is
@@ -136,7 +137,7 @@ WITH before AS (
     SET status = 'CANCELLED', completed_at = to_timestamp(%(now)s), lease_token = NULL, seq = t.seq + 1
     FROM before b
     WHERE t.task_id = b.task_id AND b.status IN ('PENDING', 'QUEUED', 'PROCESSING')
-    RETURNING t.task_id, t.tenant_id, t.attempt, t.seq, t.worker_id, t.version, t.started_at, t.hook_kinds
+    RETURNING t.task_id, t.tenant_id, t.attempt, t.seq, t.worker_id, t.version, t.started_at, t.hook_kinds, t.region
 ), ended AS (
     INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome, seq)
     SELECT b.task_id, b.lease_token, c.attempt, c.worker_id, c.version, c.started_at, to_timestamp(%(now)s),
@@ -152,7 +153,7 @@ WITH before AS (
                     AND w.status <> 'DISABLED' AND 'cancelled' = ANY(w.kinds))
        OR 'cancelled' = ANY(c.hook_kinds)
 )
-SELECT b.status::text, c.tenant_id, c.seq, r.attempt, r.worker_id, r.version
+SELECT b.status::text, c.tenant_id, c.seq, r.attempt, r.worker_id, r.version, nullif(c.region, %(region)s)
 FROM before b LEFT JOIN cancelled c ON true LEFT JOIN cancelled r ON b.status = 'PROCESSING'
 
 -- name: retry_task
@@ -167,7 +168,8 @@ WITH before AS (
         seq = t.seq + 1
     FROM before b
     WHERE t.task_id = b.task_id AND b.status = 'FAILED' AND t.dag_id IS NULL
-    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq, t.hook_kinds
+    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq, t.hook_kinds,
+              t.region
 ), begun AS (
     INSERT INTO rounds (task_id, seq, begun_at) SELECT task_id, seq, available_at FROM retried
 ), told AS (
@@ -180,7 +182,7 @@ WITH before AS (
        OR 'queued' = ANY(r.hook_kinds)
 )
 SELECT b.status::text, r.seq, r.task_id::text, r.tenant_id, r.task_type, r.priority,
-       date_part('epoch', r.created_at), date_part('epoch', r.available_at)
+       date_part('epoch', r.created_at), date_part('epoch', r.available_at), nullif(r.region, %(region)s)
 FROM before b LEFT JOIN retried r ON true
 
 -- name: replay_tasks
@@ -194,7 +196,8 @@ WITH found AS MATERIALIZED (
         max_attempts = t.attempt + %(round)s, error_code = NULL, error_message = NULL, seq = t.seq + 1
     FROM found f
     WHERE t.task_id = f.task_id AND t.status = 'FAILED'
-    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq, t.hook_kinds
+    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq, t.hook_kinds,
+              t.region
 ), begun AS (
     INSERT INTO rounds (task_id, seq, begun_at) SELECT task_id, seq, available_at FROM replayed
 ), told AS (
@@ -207,7 +210,7 @@ WITH found AS MATERIALIZED (
        OR 'queued' = ANY(r.hook_kinds)
 )
 SELECT seq, task_id::text, tenant_id, task_type, priority,
-       date_part('epoch', created_at), date_part('epoch', available_at)
+       date_part('epoch', created_at), date_part('epoch', available_at), nullif(region, %(region)s)
 FROM replayed
 
 -- name: expire_tasks

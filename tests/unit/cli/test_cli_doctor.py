@@ -66,7 +66,7 @@ def test_up_refuses_to_start_with_as_little_as_doctor_warns_of(monkeypatch: pyte
     chosen = settings.load(port=free, data_dir=tmp_path)
     assert checks.memory().verdict is Verdict.FAIL
     with pytest.raises(StartupRefused, match="1535 MiB of memory are available and Flik needs 1536 MiB"):
-        refuse_hopeless(chosen)
+        refuse_hopeless([chosen])
 
 
 def test_a_data_folder_that_is_not_there_yet_is_judged_by_its_parent(tmp_path: Path) -> None:
