@@ -611,12 +611,13 @@ async def test_stomp_numbers_its_messages_whatever_tasks_they_are_about(fakes: F
         client.send("SUBSCRIBE", id="s1", destination="/topic/tenant", ack="client-individual", receipt="r")
         await client.read()
         happened = [Event(task_id(number), 1, Kind.QUEUED, NOW) for number in (1, 2)]
+        happened.append(Event(task_id(1), 2, Kind.PROCESSING, NOW, 1))
         progress = Event(task_id(1), 0, Kind.PROGRESS, NOW, 1, progress=0.5)
         fakes.hub.hear([Notice("acme", event) for event in (*happened, progress, progress)])
-        told = [await client.read() for _ in range(4)]
-        assert [each.headers.get("seq") for each in told] == ["1", "1", None, None]
-        assert len({each.headers["message-id"] for each in told}) == 4
-        assert len({each.headers["ack"] for each in told}) == 4
+        told = [await client.read() for _ in range(5)]
+        assert [each.headers.get("seq") for each in told] == ["1", "1", "2", None, None]
+        assert len({each.headers["message-id"] for each in told}) == 5
+        assert len({each.headers["ack"] for each in told}) == 5
 
 
 async def test_stomp_goes_on_from_a_number(fakes: Fakes) -> None:
