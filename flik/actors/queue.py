@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from flik import __version__
 from flik.actors import QUEUE, detached, packing
 from flik.domain.pressure import Load
 from flik.domain.task import Worker
@@ -64,6 +65,10 @@ class QueueShell:
         self._config = config
         self._opening: asyncio.Task[TaskQueue] | None = None
         self._running: asyncio.Task[None] | None = None
+
+    async def made_of(self) -> detached.Made:
+        """See `detached.start`."""
+        return detached.Made(__version__, self._config)
 
     async def _queue(self) -> TaskQueue:
         if self._opening is None:
