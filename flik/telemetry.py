@@ -44,7 +44,7 @@ METRICS = (
     Metric("flik_tasks_completed", "counter", ("task_type", "version"), "Tasks that completed."),
     Metric("flik_tasks_failed", "counter", ("task_type", "error_code"), "Tasks that failed for good."),
     Metric("flik_tasks_cancelled", "counter", ("task_type",), "Tasks that were cancelled."),
-    Metric("flik_tasks_expired", "counter", (), "Tasks whose start deadline passed."),
+    Metric("flik_tasks_expired", "counter", (), "Tasks that never started by their start deadline."),
     Metric("flik_attempts", "counter", ("task_type", "attempt", "outcome"), "Attempts that ended, by their number."),
     Metric("flik_stale_settlements", "counter", ("task_type",), "Outcomes refused: their lease token was not current."),
     Metric("flik_queue_depth", "gauge", ("task_type", "priority"), "Tasks that wait."),

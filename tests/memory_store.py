@@ -422,7 +422,7 @@ def _deadline(row: Row) -> float:
 
 
 def _expired(row: Row, now: float) -> bool:
-    return row.start_deadline_at is not None and row.start_deadline_at <= now
+    return row.started_at is None and row.start_deadline_at is not None and row.start_deadline_at <= now
 
 
 def _granted(row: Row, token: str) -> GrantedRow:

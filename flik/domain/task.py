@@ -1,6 +1,6 @@
 """What a task is: its states, how it may move between them, and what travels inside Flik.
 
-                          start deadline passed
+                          start deadline passed before the first start
             ┌──────────────────────────────────────────► EXPIRED
             │                 cancel
             ├──────────────────────────────────────────► CANCELLED ◄─┐

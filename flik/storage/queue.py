@@ -184,7 +184,7 @@ class QueueStore:
         return list(map(_requeued, await self._database.once(_SQL["replay_tasks"], parameters)))
 
     async def expire(self, limit: int, now: float) -> list[Ended]:
-        """End up to `limit` waiting tasks whose start deadline has passed, and that are no steps; return them."""
+        """End up to `limit` tasks that never started by their start deadline, and that are no steps; return them."""
         return [Ended(*row) for row in await self._database.repeatable(*_expiring(self._region, (), limit, now))]
 
     # ---- steps of dags: with each move goes what follows from it, in one transaction
@@ -210,7 +210,7 @@ class QueueStore:
         return _cancelled(task_id, rows), advanced
 
     async def late_dags(self, limit: int, now: float) -> list[str]:
-        """Return up to `limit` dags with a step that waited beyond its start deadline."""
+        """Return up to `limit` dags with a step that never started by its start deadline."""
         return await dags.late_dags(self._database, self._region, limit, now)
 
     async def expire_steps(self, limit: int, now: float, dag_ids: Collection[str]) -> tuple[list[Ended], Advanced]:

@@ -378,6 +378,24 @@ async def test_waiting_tasks_expire_at_their_start_deadline_the_earliest_first(s
     assert (await seen(store, tasks[0])).completed_at == NOW
 
 
+async def test_what_has_started_is_granted_again_after_its_start_deadline_and_never_expires(store: Store) -> None:
+    rows = [await granted(store, start_deadline_at=NOW + 10) for _ in range(3)]
+    lost, failed, back = rows
+    after = NOW + 20
+    await store.settle(
+        [
+            again(lost, after, outcome="LOST"), again(failed, after),
+            Settlement(*back[:2], Status.QUEUED, "HANDED_BACK", uncounted=True, available_at=after),
+        ],
+        after,
+    )  # fmt: skip
+    assert await store.expire(10, after) == []
+    again_granted = await store.grant([(_ticket(row), str(uuid.uuid4()), W2) for row in rows], after)
+    assert sorted((row.task_id, row.attempt) for row in again_granted) == sorted(
+        [(lost.task_id, 2), (failed.task_id, 2), (back.task_id, 1)]
+    )
+
+
 async def test_what_runs_does_not_expire(store: Store) -> None:
     row = await granted(store, start_deadline_at=NOW + 1)
     assert await store.expire(10, NOW + 2) == []

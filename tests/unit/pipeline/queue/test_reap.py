@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from queue_scene import W1, W2, Scene, completed, failed, turn
+from queue_scene import W1, W2, Scene, completed, failed, handed_back, turn
 
 from flik.domain.task import Status
 from flik.pipeline.queue import reap
@@ -19,6 +19,21 @@ async def test_a_task_whose_start_deadline_passed_is_not_granted_and_expires(sce
     await scene.sweep()
     assert scene.row(task).status is Status.EXPIRED
     assert scene.row(in_time).status is Status.PROCESSING
+
+
+async def test_a_start_deadline_counts_until_the_first_start_only(scene: Scene) -> None:
+    task = await scene.submit(start_deadline_at=scene.clock() + 10)
+    await scene.lease_one()
+    await scene.reap(after_s=20.0)  # its worker fell silent
+    await scene.sweep()
+    assert scene.row(task).status is Status.QUEUED
+    second = await scene.lease_one(W2)
+    assert second.attempt == 2
+    assert await scene.settle(handed_back(second)) == [True]
+    await scene.sweep(after_s=1.0)
+    third = await scene.lease_one()
+    assert await scene.settle(completed(third)) == [True]
+    assert scene.row(task).status is Status.COMPLETED
 
 
 async def test_what_expires_leaves_the_queue(scene: Scene) -> None:
