@@ -244,15 +244,21 @@ FROM tasks
 WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
 GROUP BY task_type, priority, tenant_id
 
--- name: page_backlog
-SELECT task_id::text, tenant_id, task_type, priority,
-       date_part('epoch', created_at), date_part('epoch', available_at)
-FROM tasks
-WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
-  AND task_type = %(task_type)s AND priority = %(priority)s
-  AND tenant_id = %(tenant_id)s AND task_id > %(after)s::uuid
-ORDER BY tasks.task_id
-LIMIT %(limit)s
+-- name: page_backlogs
+-- The next rows of many backlogs, each by itself in the order of the index.
+SELECT t.task_id::text, p.tenant_id, %(task_type)s::text, p.priority,
+       date_part('epoch', t.created_at), date_part('epoch', t.available_at)
+FROM unnest(%(priorities)s::smallint[], %(tenant_ids)s::text[], %(afters)s::uuid[], %(limits)s::int[])
+     AS p(priority, tenant_id, after, rows)
+CROSS JOIN LATERAL (
+    SELECT task_id, created_at, available_at
+    FROM tasks
+    WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
+      AND task_type = %(task_type)s AND priority = p.priority
+      AND tenant_id = p.tenant_id AND task_id > p.after
+    ORDER BY task_id
+    LIMIT p.rows
+) t
 
 -- name: scan_recent
 -- Tasks submitted lately: found here when whoever committed them died before announcing them. The cast keeps the
