@@ -1,6 +1,6 @@
 """What a task is: its states, how it may move between them, and what travels inside Flik.
 
-                          start deadline passed
+                          start deadline passed before the first start
             ┌──────────────────────────────────────────► EXPIRED
             │                 cancel
             ├──────────────────────────────────────────► CANCELLED ◄─┐
@@ -25,7 +25,8 @@ Times inside Flik are seconds since the epoch (UTC); they become timestamps at t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
@@ -102,6 +103,14 @@ class Ticket(NamedTuple):
     priority: int
     queued_at: float
     available_at: float
+
+
+def compact_ticket(fields: Sequence[Any]) -> Ticket:
+    """Return the ticket that `Ticket._make` returns; its names, and its times if they are equal, are shared objects."""
+    task_id, tenant_id, task_type, priority, queued_at, available_at = fields
+    if available_at == queued_at:
+        available_at = queued_at
+    return Ticket(task_id, sys.intern(tenant_id), sys.intern(task_type), priority, queued_at, available_at)
 
 
 class Requeued(NamedTuple):

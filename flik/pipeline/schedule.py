@@ -310,12 +310,11 @@ class TaskQueue:
             Unavailable: PostgreSQL is away; it may be called again.
         """
         running = await self._store.running()
-        backlogs = await self._store.backlogs()
         expires_at = self._now() + self._policy.lease_s * _FIRST_LEASES
         for row in running:
             if row.task_type in self.waiting.lanes and row.task_id not in self.leases:
                 self.leases.hold(self._lease_of(row, expires_at))
-        for task_type, priority, tenant_id, rows in backlogs:
+        for task_type, priority, tenant_id, rows in await self._store.backlogs():
             if task_type in self.waiting.windows:
                 self.waiting.windows[task_type].start_reading((priority, tenant_id), rows)
         await self.refilling.read_pages()

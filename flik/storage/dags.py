@@ -278,7 +278,7 @@ async def remember_made(database: Database, made: Sequence[tuple[str, str, str]]
 
 
 async def late_dags(database: Database, region: str, limit: int, now: float) -> list[str]:
-    """Return dags with a step that waited beyond its start deadline.
+    """Return dags with a step that never started by its start deadline.
 
     Raises:
         Unavailable: PostgreSQL is away.

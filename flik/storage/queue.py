@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ import orjson
 
 from flik.domain.dag.memo import Made
 from flik.domain.dag.progress import DagStatus
-from flik.domain.task import Requeued, Status, StoredArtifact, Ticket, Upload, Worker
+from flik.domain.task import Requeued, Status, StoredArtifact, Ticket, Upload, Worker, compact_ticket
+from flik.domain.window import BacklogKey, Page
 from flik.storage import dags, queries
 from flik.storage.dags import Advanced
 from flik.storage.database import Database, Query, Rows, Statement, array_of
@@ -192,7 +194,7 @@ class QueueStore:
         return list(map(_requeued, await self._database.once(_SQL["replay_tasks"], parameters)))
 
     async def expire(self, limit: int, now: float) -> list[Ended]:
-        """End up to `limit` waiting tasks whose start deadline has passed, and that are no steps; return them."""
+        """End up to `limit` tasks that never started by their start deadline, and that are no steps; return them."""
         return [Ended(*row) for row in await self._database.repeatable(*_expiring(self._region, (), limit, now))]
 
     # ---- steps of dags: with each move goes what follows from it, in one transaction
@@ -218,7 +220,7 @@ class QueueStore:
         return _cancelled(task_id, rows), advanced
 
     async def late_dags(self, limit: int, now: float) -> list[str]:
-        """Return up to `limit` dags with a step that waited beyond its start deadline."""
+        """Return up to `limit` dags with a step that never started by its start deadline."""
         return await dags.late_dags(self._database, self._region, limit, now)
 
     async def expire_steps(self, limit: int, now: float, dag_ids: Collection[str]) -> tuple[list[Ended], Advanced]:
@@ -285,18 +287,22 @@ class QueueStore:
     async def backlogs(self) -> list[tuple[str, int, str, int]]:
         """Return (task type, priority, tenant, tasks) for everything that waits."""
         rows = await self._database.repeatable(_SQL["count_backlogs"], {"region": self._region})
-        return [(row[0], row[1], row[2], row[3]) for row in rows]
+        return [(sys.intern(row[0]), row[1], sys.intern(row[2]), row[3]) for row in rows]
 
-    async def page(self, task_type: str, priority: int, tenant_id: str, after: str, limit: int) -> list[Ticket]:
-        """Return the next waiting tickets of one backlog in the order of their ids, after `after` ('' for all)."""
-        return await self._tickets(
-            "page_backlog",
+    async def pages(self, task_type: str, pages: Sequence[Page]) -> list[list[Ticket]]:
+        """Return, for each page, the next waiting tickets of its backlog in the order of their ids."""
+        found = await self._tickets(
+            "page_backlogs",
             task_type=task_type,
-            priority=priority,
-            tenant_id=tenant_id,
-            after=after or _FIRST_ID,
-            limit=limit,
+            priorities=[page.key[0] for page in pages],
+            tenant_ids=[page.key[1] for page in pages],
+            afters=array_of(page.after or _FIRST_ID for page in pages),
+            limits=[page.limit for page in pages],
         )
+        by_key: dict[BacklogKey, list[Ticket]] = {page.key: [] for page in pages}
+        for ticket in found:
+            by_key[ticket.priority, ticket.tenant_id].append(ticket)
+        return list(by_key.values())
 
     async def scan_recent(self, after: str, limit: int) -> list[Ticket]:
         """Return waiting tickets with ids after `after`, the oldest first."""
@@ -321,7 +327,7 @@ class QueueStore:
 
     async def _tickets(self, query: str, **parameters: Any) -> list[Ticket]:
         rows = await self._database.repeatable(_SQL[query], {"region": self._region, **parameters})
-        return list(map(Ticket._make, rows))
+        return list(map(compact_ticket, rows))
 
 
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"

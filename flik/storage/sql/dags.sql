@@ -153,11 +153,11 @@ FROM json_to_recordset(%(made)s::json) AS n(tenant_id text, key text, task_id uu
 ON CONFLICT (tenant_id, key) DO NOTHING
 
 -- name: list_late_dags
--- Which dags have steps whose start deadline has passed while they waited.
+-- Which dags have steps whose start deadline has passed while they waited for their first start.
 SELECT DISTINCT dag_id::text
 FROM tasks
 WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED' AND start_deadline_at IS NOT NULL
-  AND start_deadline_at <= to_timestamp(%(now)s) AND dag_id IS NOT NULL
+  AND start_deadline_at <= to_timestamp(%(now)s) AND started_at IS NULL AND dag_id IS NOT NULL
 LIMIT %(limit)s
 
 -- name: resume_dag

@@ -11,7 +11,7 @@
 -- task instead of 10 and 18, until the first ANALYZE (measured 2026-11-24).
 
 -- name: grant_tasks
--- QUEUED -> PROCESSING.
+-- QUEUED -> PROCESSING. A start deadline counts until the first start.
 WITH granted AS (
     UPDATE tasks t
     SET status = 'PROCESSING', attempt = t.attempt + 1, seq = t.seq + 1, lease_token = p.lease_token,
@@ -20,7 +20,7 @@ WITH granted AS (
     FROM unnest(%(task_ids)s::uuid[], %(lease_tokens)s::uuid[], %(places)s::int[]) AS p(task_id, lease_token, place)
     WHERE p.task_id BETWEEN '00000000-0000-0000-0000-000000000000' AND 'ffffffff-ffff-ffff-ffff-ffffffffffff'
       AND t.task_id = p.task_id AND t.status = 'QUEUED' AND t.attempt < t.max_attempts
-      AND (t.start_deadline_at IS NULL OR t.start_deadline_at > to_timestamp(%(now)s))
+      AND (t.start_deadline_at IS NULL OR t.start_deadline_at > to_timestamp(%(now)s) OR t.started_at IS NOT NULL)
     RETURNING t.task_id, t.lease_token, t.tenant_id, t.task_type, t.priority, t.attempt, t.max_attempts, t.payload,
               t.created_at, t.request_id, t.trace_id, t.region, t.start_deadline_at, t.seq, t.worker_id, t.version,
               t.dag_id, t.hook_kinds
@@ -214,11 +214,13 @@ SELECT seq, task_id::text, tenant_id, task_type, priority,
 FROM replayed
 
 -- name: expire_tasks
--- QUEUED -> EXPIRED when the start deadline has passed. Of steps those only whose dag the caller has locked.
+-- QUEUED -> EXPIRED when the start deadline of a task that never started has passed. Of steps those only whose dag the
+-- caller has locked.
 WITH found AS MATERIALIZED (
     SELECT task_id FROM tasks
     WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED' AND start_deadline_at IS NOT NULL
-      AND start_deadline_at <= to_timestamp(%(now)s) AND (dag_id IS NULL OR dag_id = ANY(%(dag_ids)s::uuid[]))
+      AND start_deadline_at <= to_timestamp(%(now)s) AND started_at IS NULL
+      AND (dag_id IS NULL OR dag_id = ANY(%(dag_ids)s::uuid[]))
     ORDER BY start_deadline_at
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
@@ -245,15 +247,21 @@ FROM tasks
 WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
 GROUP BY task_type, priority, tenant_id
 
--- name: page_backlog
-SELECT task_id::text, tenant_id, task_type, priority,
-       date_part('epoch', created_at), date_part('epoch', available_at)
-FROM tasks
-WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
-  AND task_type = %(task_type)s AND priority = %(priority)s
-  AND tenant_id = %(tenant_id)s AND task_id > %(after)s::uuid
-ORDER BY tasks.task_id
-LIMIT %(limit)s
+-- name: page_backlogs
+-- The next rows of many backlogs, each by itself in the order of the index.
+SELECT t.task_id::text, p.tenant_id, %(task_type)s::text, p.priority,
+       date_part('epoch', t.created_at), date_part('epoch', t.available_at)
+FROM unnest(%(priorities)s::smallint[], %(tenant_ids)s::text[], %(afters)s::uuid[], %(limits)s::int[])
+     AS p(priority, tenant_id, after, rows)
+CROSS JOIN LATERAL (
+    SELECT task_id, created_at, available_at
+    FROM tasks
+    WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
+      AND task_type = %(task_type)s AND priority = p.priority
+      AND tenant_id = p.tenant_id AND task_id > p.after
+    ORDER BY task_id
+    LIMIT p.rows
+) t
 
 -- name: scan_recent
 -- Tasks submitted lately: found here when whoever committed them died before announcing them. The cast keeps the
