@@ -42,6 +42,7 @@ FlikError
 ├── ProviderError             a model back end failed; says whether a retry is worth it
 │   ├── ProviderUnavailable   the back end is away, whatever it is asked for
 │   └── InputError            what a step of a chain gets from its parents is of no use to it
+│       └── InputGone         a file that a parent made is not there any more
 ├── StartupRefused            `flik up` cannot start here, and why
 ├── MigrationError            the database and the migration files do not fit, or one failed
 └── SettingInvalid            a setting has a value Flik cannot use
@@ -666,8 +667,14 @@ class InputError(ProviderError):
     code = "input_unusable"
 
     def __init__(self, message: str) -> None:
-        super().__init__("input_unusable", message, False)
+        super().__init__(self.code, message, False)
         self.args = (message,)  # what pickling hands to this constructor
+
+
+class InputGone(InputError):
+    """A file that a generation is to start from is not there as it was stored: who made it has to run again."""
+
+    code = "input_gone"
 
 
 class StartupRefused(FlikError):

@@ -39,13 +39,23 @@ class DagRow:
 
 
 class MemoryDags:
-    """The dags, and what moves them: `DagStore`, too. `add` stores a task, `show` returns it as readers see it."""
+    """The dags, and what moves them: `DagStore`, too.
 
-    def __init__(self, rows: dict[str, Row], add: Callable[[NewTask], Row], show: Callable[[Row], TaskView]) -> None:
+    `add` stores a task, `show` returns it as readers see it, `forget` has nobody reuse what it made.
+    """
+
+    def __init__(
+        self,
+        rows: dict[str, Row],
+        add: Callable[[NewTask], Row],
+        show: Callable[[Row], TaskView],
+        forget: Callable[[str], None],
+    ) -> None:
         self.dags: dict[str, DagRow] = {}
         self._rows = rows
         self._add = add
         self._show = show
+        self._forget = forget
         self._names: dict[str, str] = {}  # the steps of tasks that a resume made
 
     async def insert(self, dags: Sequence[NewDag]) -> None:
@@ -75,6 +85,16 @@ class MemoryDags:
             and (wanted.created_from is None or view.created_at >= wanted.created_from)
             and (wanted.created_until is None or view.created_at < wanted.created_until)
         ][: wanted.limit]
+
+    async def forget(self, task_id: str) -> None:
+        self._forget(task_id)
+
+    def parents_of(self, task_id: str) -> list[str]:
+        dag_id = self._rows[task_id].task.dag_id
+        dag = None if dag_id is None else self.dags[dag_id]
+        if dag is None or task_id not in dag.task_ids:
+            return []
+        return [dag.task_ids[place] for place in dag.dag.steps[dag.task_ids.index(task_id)].parents]
 
     def _view(self, row: DagRow) -> DagView:
         dag, end = row.dag, row.end

@@ -117,7 +117,7 @@ class MemoryStore:
 
     def __init__(self, region: str = "us-east", *, max_attempts: int = 4) -> None:
         self.rows: dict[str, Row] = {}
-        self.dags = MemoryDags(self.rows, self._add, self._whole)
+        self.dags = MemoryDags(self.rows, self._add, self._whole, self._forget_made)
         self.memos: dict[tuple[str, str], str] = {}
         self.calls: Counter[str] = Counter()
         self.fail_before: set[str] = set()  # these calls raise and do nothing; "*" for all
@@ -211,6 +211,17 @@ class MemoryStore:
         ]
         return {"outputs": json.dumps(outputs) if parents else None, "reuse": step.reuse}
 
+    async def reusing(self) -> list[tuple[GrantedRow, str]]:
+        await self._enter("reusing")
+        found = []
+        for row in self.rows.values():
+            if row.status is Status.PROCESSING and self._ours(row) and row.lease_token and row.worker:
+                granted = _granted(row, row.lease_token)._replace(**self._of_step(row))
+                if granted.reuse:
+                    found.append((granted, row.worker.version))
+        await self._leave("reusing")
+        return found
+
     async def find_made(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Made]:
         await self._enter("find_made")
         found = {}
@@ -226,8 +237,20 @@ class MemoryStore:
     async def remember(self, made: Sequence[tuple[str, str, str]]) -> None:
         await self._enter("remember")
         for tenant_id, key, task_id in made:
-            self.memos.setdefault((tenant_id, key), task_id)
+            self.memos[tenant_id, key] = task_id
         await self._leave("remember")
+
+    async def forget(self, steps: Sequence[str]) -> None:
+        await self._enter("forget")
+        for task_id in steps:
+            for parent in self.dags.parents_of(task_id):
+                result = json.loads(self.rows[parent].result or "{}")
+                self._forget_made(result.get("reused", {}).get("from", parent))
+        await self._leave("forget")
+
+    def _forget_made(self, task_id: str) -> None:
+        for place in [place for place, maker in self.memos.items() if maker == task_id]:
+            del self.memos[place]
 
     async def settle(self, settlements: Sequence[Settlement], now: float) -> list[Settled]:
         await self._enter("settle")

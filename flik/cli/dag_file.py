@@ -2,7 +2,7 @@
 
 | file   | holds                                                                                              |
 |--------|----------------------------------------------------------------------------------------------------|
-| `.yaml`, `.json` | `steps`, and what goes beside them (`metadata`, `priority`, `deadlineS` ...); or a list of steps |
+| `.yaml`, `.json` | `steps`, and what goes beside them (`metadata`, `priority`, `webhook` ...); or a list of steps |
 | `.py`  | `dag`, a node of Ray's, or `steps`; `inputs` for what the graph reads. It is run, as any program of yours. |
 
 A file has at most 1 MiB. YAML may hold what JSON can: no dates, no objects of Python; what is repeated by
@@ -35,6 +35,7 @@ BESIDE = {
     "region": "region",
     "metadata": "metadata",
     "deadlineS": "deadline_s",
+    "webhook": "webhook",
 }
 """What may stand beside the steps: its name in the file, and as an argument of `FlikClient.submit_dag`."""
 

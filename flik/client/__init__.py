@@ -26,8 +26,9 @@ from flik.client.answers import (
     Task,
     TaskFailure,
 )
-from flik.client.asynchronous import FlikClient, TaskRequest, TaskWebhook
+from flik.client.asynchronous import FlikClient, TaskRequest
 from flik.client.blocking import SyncFlikClient
+from flik.client.calls import TaskWebhook
 from flik.client.failures import (
     ClientError,
     DownloadRefused,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from flik.client.answers import (
     read_submitted,
     read_task,
 )
-from flik.client.calls import Seen, given, timestamp
+from flik.client.calls import Seen, TaskWebhook, given, timestamp
 from flik.client.dags import DagCalls
 from flik.client.downloads import download
 from flik.client.failures import FlikApiError, WaitTimedOut
@@ -40,22 +40,6 @@ MAX_BATCH = 1000
 LONGEST_HELD_S = 20  # below the timeout of a try
 
 _NO_EVENTS = frozenset({404, 405, 406, 429, 501})
-
-
-@dataclass(frozen=True, slots=True)
-class TaskWebhook:
-    """Where one task is told of. Without `kinds` that is how it ends.
-
-    `secret` is `whsec_` and the base64 of 24 to 64 random bytes; `verify_webhook` checks with it what comes.
-    """
-
-    url: str
-    secret: str = field(repr=False)
-    kinds: Sequence[str] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as a submit has it."""
-        return {"url": self.url, "secret": self.secret, **({"kinds": [*self.kinds]} if self.kinds else {})}
 
 
 @dataclass(frozen=True, slots=True)

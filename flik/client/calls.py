@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -17,6 +18,22 @@ MAX_PAGE = 100
 FIRST_LOOK_S = 0.1
 LONGEST_LOOK_S = 1.0
 LONGEST_ASKED_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskWebhook:
+    """Where one task, or one dag, is told of. Without `kinds` that is how it ends.
+
+    `secret` is `whsec_` and the base64 of 24 to 64 random bytes; `verify_webhook` checks with it what comes.
+    """
+
+    url: str
+    secret: str = field(repr=False)
+    kinds: Sequence[str] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a submit has it."""
+        return {"url": self.url, "secret": self.secret, **({"kinds": [*self.kinds]} if self.kinds else {})}
 
 
 class Ending(Protocol):

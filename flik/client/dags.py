@@ -21,7 +21,7 @@ from datetime import datetime
 from typing import Any
 
 from flik.client.answers import TASK_ID, Dag, read_dag, read_dag_page
-from flik.client.calls import Calls, Seen, given, timestamp
+from flik.client.calls import Calls, Seen, TaskWebhook, given, timestamp
 from flik.client.failures import WaitTimedOut
 from flik.domain.dag.plan import StepSpec
 
@@ -39,13 +39,14 @@ class DagCalls(Calls):
         region: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        webhook: TaskWebhook | Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Dag:
         """Submit a dag; when this returns, all of it is safe with Flik.
 
-        Steps are `StepSpec`s, or objects as they are sent (`taskType`, `dependsOn` ...). Nothing of it starts later
-        than `deadline_s` from now. Sent again under the same `idempotency_key` it is answered, and not made again;
-        without one, each call makes a new dag, once whatever happens on the way.
+        Steps are `StepSpec`s, or objects as they are sent (`taskType`, `dependsOn` ...); so is the `webhook`. Nothing
+        of it starts later than `deadline_s` from now. Sent again under the same `idempotency_key` it is answered, and
+        not made again; without one, each call makes a new dag, once whatever happens on the way.
         """
         body = given(
             tenantId=self.access.tenant,
@@ -53,6 +54,7 @@ class DagCalls(Calls):
             region=region,
             metadata=None if metadata is None else dict(metadata),
             deadlineS=deadline_s,
+            webhook=webhook.as_json() if isinstance(webhook, TaskWebhook) else webhook,
             steps=[_wire(step) for step in steps],
         )
         answer = await self._transport.call("POST", PATH, body=body, once=True, key=idempotency_key)
@@ -66,6 +68,7 @@ class DagCalls(Calls):
         region: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
+        webhook: TaskWebhook | Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         wait: bool = False,
         timeout_s: float | None = None,
@@ -86,6 +89,7 @@ class DagCalls(Calls):
             region=region,
             metadata=metadata,
             deadline_s=deadline_s,
+            webhook=webhook,
             idempotency_key=idempotency_key,
         )
         return await self.wait_dag(submitted.dag_id, timeout_s, on_change) if wait else submitted

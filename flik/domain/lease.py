@@ -37,6 +37,7 @@ class Lease:
     progress: float = 0.0  # as followers were told
     dag_id: str | None = None  # of a step
     memo_key: str | None = None  # what it is to be remembered by when it completes
+    reused: bool = False  # what an earlier run made is its end: no worker knows of it
 
 
 class Leases:

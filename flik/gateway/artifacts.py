@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
@@ -34,7 +35,12 @@ async def get_artifact(request: Request, key: str, expires: str = "", signature:
     """Return the bytes of one artifact; the link is the credential."""
     parts = parts_of(request)
     link.verify(key, expires, signature, parts.signing_key, time.time())
-    size = await parts.artifacts.head(key)
+    try:
+        size = await parts.artifacts.head(key)
+    except ArtifactNotFound:
+        with suppress(Unavailable):  # else the next step that reuses what made it would have a dead link, too
+            await parts.dags.forget(key.partition("/")[0])
+        raise
     asked = request.headers.get("range") if request.method == "GET" else None  # a range is of a GET only (section 14.2)
     wanted = link.parse_range(asked, size)
     if isinstance(wanted, link.Unsatisfiable):

@@ -16,9 +16,9 @@ from starlette.responses import Response
 
 from flik import errors, schemas
 from flik.domain.dag.graph import DagFilter, DagView
-from flik.domain.dag.progress import DagStatus
+from flik.domain.dag.progress import DagStatus, ready_again
 from flik.domain.identity import Caller, Scope, Tenant
-from flik.domain.task import NewTask, Status
+from flik.domain.task import NewTask
 from flik.errors import DagNotFound, DagStateConflict
 from flik.gateway import (
     answers,
@@ -200,12 +200,15 @@ async def cancel_dag(request: Request, dag_id: Uuid) -> Response:
     responses={**_MOVES, **problems.responses(422, 503, errors.ExceedsBurst, *problems.READMITTING)},
 )
 async def resume_dag(request: Request, dag_id: Uuid) -> Response:
-    """Run the steps of a failed dag again that did not complete, as new tasks; the others keep what they made."""
+    """Run the steps of a failed dag again that did not complete, as new tasks; the others keep what they made.
+
+    A step that failed as `input_gone` takes those before it along: a file that one of them made is not there any more.
+    """
     caller = await authenticate(request, Scope.SUBMIT)
     view = await find_dag(request, caller, dag_id)
     if view.status != DagStatus.FAILED:
         raise DagStateConflict(view.status, "resumed")
-    again = [step.task for step in view.steps if step.task.status != Status.COMPLETED]
+    again = [view.steps[place].task for place in ready_again([step.state for step in view.steps])]
     now = time.time()
     tenant = await tenant_of(request, caller, view.tenant_id)
     await _let_in(

@@ -36,8 +36,9 @@ from flik.pipeline.queue import telling
 from flik.pipeline.queue.dags import Dags
 from flik.pipeline.queue.elsewhere import Elsewhere, Tell
 from flik.pipeline.queue.grant import Granting
-from flik.pipeline.queue.loops import until_available
+from flik.pipeline.queue.loops import in_background, until_available
 from flik.pipeline.queue.measures import Measures
+from flik.pipeline.queue.memo import Reuse
 from flik.pipeline.queue.policy import QueuePolicy
 from flik.pipeline.queue.reap import Reaping
 from flik.pipeline.queue.refill import Refilling
@@ -73,6 +74,7 @@ class TaskQueue:
         self._policy = policy
         self._now = now
         self._round = retry.max_attempts(policy.retry_delays_s)
+        self._reuse = Reuse(store)
         self._draining = False
         self.rebuilt = asyncio.Event()
 
@@ -310,10 +312,15 @@ class TaskQueue:
             Unavailable: PostgreSQL is away; it may be called again.
         """
         running = await self._store.running()
+        reused = await self._reuse.of_running() if any(row.dag_id for row in running) else {}
         expires_at = self._now() + self._policy.lease_s * _FIRST_LEASES
         for row in running:
             if row.task_type in self.waiting.lanes and row.task_id not in self.leases:
-                self.leases.hold(self._lease_of(row, expires_at))
+                lease = self._lease_of(row, expires_at)
+                self.leases.hold(lease)
+                if row.task_id in reused:
+                    lease.reused = True
+                    in_background(self.settling.end_reused(reused[row.task_id]))
         for task_type, priority, tenant_id, rows in await self._store.backlogs():
             if task_type in self.waiting.windows:
                 self.waiting.windows[task_type].start_reading((priority, tenant_id), rows)

@@ -125,6 +125,14 @@ class DagStore:
         ]
         return DagView._make((*rows[0], Counter(view.status for view in views), tuple(found)))
 
+    async def forget(self, task_id: str) -> None:
+        """Have no step reuse what a task made.
+
+        Raises:
+            Unavailable: PostgreSQL is away.
+        """
+        await forget_made(self._database, makers=[task_id])
+
     async def find(self, wanted: DagFilter) -> list[DagView]:
         """Return up to `wanted.limit` dags without their steps, newest first.
 
@@ -253,6 +261,15 @@ async def outputs_of(database: Database, task_ids: Sequence[str]) -> dict[str, t
     return {task_id: (reuse, outputs) for task_id, reuse, outputs in rows}
 
 
+async def reusing(database: Database, region: str) -> Rows:
+    """Return the running steps of a region that may reuse something, each with the version that was to run it.
+
+    Raises:
+        Unavailable: PostgreSQL is away.
+    """
+    return await database.repeatable(_SQL["list_reusing"], {"region": region})
+
+
 async def find_made(database: Database, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Made]:
     """Return what completed under keys of tenants, each (tenant id, key); the others are left out.
 
@@ -268,13 +285,24 @@ async def find_made(database: Database, places: Sequence[tuple[str, str]]) -> di
 
 
 async def remember_made(database: Database, made: Sequence[tuple[str, str, str]]) -> None:
-    """Note which tasks completed under keys: (tenant id, key, task id).
+    """Note which tasks completed under keys: (tenant id, key, task id); the latest of each key is kept.
 
     Raises:
         Unavailable: PostgreSQL is away.
     """
-    rows = [{"tenant_id": tenant_id, "key": key, "task_id": task_id} for tenant_id, key, task_id in made]
+    latest = {(tenant_id, key): task_id for tenant_id, key, task_id in made}
+    rows = [{"tenant_id": place[0], "key": place[1], "task_id": latest[place]} for place in sorted(latest)]
     await database.repeatable(_SQL["remember_made"], {"made": orjson.dumps(rows).decode()})
+
+
+async def forget_made(database: Database, *, steps: Sequence[str] = (), makers: Sequence[str] = ()) -> None:
+    """Forget what the parents of these steps made, or reused, and what these tasks made.
+
+    Raises:
+        Unavailable: PostgreSQL is away.
+    """
+    parameters = {"steps": list(steps), "makers": list(makers)}
+    await database.repeatable(_SQL["forget_made"], parameters)
 
 
 async def late_dags(database: Database, region: str, limit: int, now: float) -> list[str]:

@@ -138,7 +138,12 @@ class QueueStore:
             "versions": [worker.version for worker in places],
             "now": now,
         }
-        rows = list(map(GrantedRow._make, await self._database.once(_SQL["grant_tasks"], parameters)))
+        return await self._with_outputs(
+            list(map(GrantedRow._make, await self._database.once(_SQL["grant_tasks"], parameters)))
+        )
+
+    async def _with_outputs(self, rows: list[GrantedRow]) -> list[GrantedRow]:
+        """Return the rows, those of steps with what their parents made, and whether they may reuse something."""
         steps = [row.task_id for row in rows if row.dag_id is not None]
         if not steps:
             return rows
@@ -148,6 +153,16 @@ class QueueStore:
                 reuse, made = outputs[row.task_id]
                 rows[place] = row._replace(outputs=made, reuse=reuse)
         return rows
+
+    async def forget(self, steps: Sequence[str]) -> None:
+        """Forget what was made by the parents of these steps."""
+        await dags.forget_made(self._database, steps=steps)
+
+    async def reusing(self) -> list[tuple[GrantedRow, str]]:
+        """Return the running steps that may reuse something, each with the model version that was to run it."""
+        found = await dags.reusing(self._database, self._region)
+        rows = await self._with_outputs([GrantedRow(*row[:-1]) for row in found])
+        return [(row, version) for row, (*_, version) in zip(rows, found, strict=True)]
 
     async def find_made(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Made]:
         """Return what completed under keys of tenants, each (tenant id, key); the others are left out."""

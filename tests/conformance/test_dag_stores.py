@@ -175,19 +175,68 @@ async def test_a_step_that_may_reuse_something_is_granted_so(store: Store) -> No
     assert (await grant(store, ticket_of((await view_of(store, plain)).steps[0].task), EPOCH)).reuse is False
 
 
-async def test_what_completed_is_found_by_its_key_and_the_first_one_stays(store: Store) -> None:
+async def test_running_steps_that_may_reuse_something_are_found_as_they_were_granted(store: Store) -> None:
+    dag = await submitted(store, make((), (0,), (1,), reuse=True))
+    await run(store, dag, "a", EPOCH + 1)
+    row = await grant(store, ticket_of((await view_of(store, dag)).steps[1].task), EPOCH + 2)
+    plain = await submitted(store, make(()))
+    await grant(store, ticket_of((await view_of(store, plain)).steps[0].task), EPOCH + 2)
+    assert row.outputs is not None
+    assert await store.reusing() == [(row, W1.version)]
+
+
+async def test_what_completed_is_found_by_its_key_and_the_latest_run_counts(store: Store) -> None:
     one, two, failed = [await submitted(store, make(())) for _ in range(3)]
     for dag, status in ((one, Status.COMPLETED), (two, Status.COMPLETED), (failed, Status.FAILED)):
         await run(store, dag, "a", EPOCH + 1, status)
     mine, other, gone = ("acme", "a" * 64), ("globex", "a" * 64), ("acme", "b" * 64)
     await store.remember([(*mine, one.tasks[0].task_id), (*gone, failed.tasks[0].task_id)])
-    await store.remember([(*mine, two.tasks[0].task_id)])
     found = await store.find_made([mine, mine, other, gone])
     assert list(found) == [mine]
     made = found[mine]
     assert (made.task_id, made.artifacts, made.ran_s) == (one.tasks[0].task_id, (stored_file(),), 0.0)
     assert json.loads(made.result)["metadata"] == {"n": 1}
     assert await store.find_made([]) == {}
+    await store.remember([(*mine, one.tasks[0].task_id), (*mine, two.tasks[0].task_id)])
+    assert (await store.find_made([mine]))[mine].task_id == two.tasks[0].task_id
+
+
+async def test_what_is_gone_is_forgotten_whoever_made_or_reused_it(store: Store) -> None:
+    maker, other, reuser = [await submitted(store, make((), (0,))) for _ in range(3)]
+    for dag in (maker, other):
+        await run(store, dag, "a", EPOCH + 1)
+    made, kept = ("acme", "a" * 64), ("acme", "b" * 64)
+    notes = [(*made, maker.tasks[0].task_id), (*kept, other.tasks[0].task_id)]
+    root = await grant(store, ticket_of((await view_of(store, reuser)).steps[0].task), EPOCH + 2)
+    result = json.dumps({"text": "x", "metadata": {}, "reused": {"from": maker.tasks[0].task_id, "saved": {}}})
+    await store.settle_steps([ending(root, result=result)], EPOCH + 2, {reuser.dag_id})
+    for child_of in (maker, reuser):
+        await store.remember(notes)
+        await store.forget([child_of.tasks[1].task_id])
+        assert list(await store.find_made([made, kept])) == [kept]
+    await store.remember(notes)
+    await store.dags.forget(other.tasks[0].task_id)
+    assert list(await store.find_made([made, kept])) == [made]
+
+
+async def test_a_dag_that_found_a_file_gone_is_resumed_with_the_step_that_made_it(store: Store) -> None:
+    dag = await submitted(store, make((), (0,), (1,)))
+    for step_id in "ab":
+        await run(store, dag, step_id, EPOCH + 1)
+    row = await grant(store, ticket_of((await view_of(store, dag)).steps[2].task), EPOCH + 2)
+    await store.settle_steps([ending(row, Status.FAILED, error_code="input_gone")], EPOCH + 2, {dag.dag_id})
+    old = await view_of(store, dag)
+    found = await store.resume_dag(dag.dag_id, EPOCH + 3)
+    assert found is not None
+    assert await statuses(store, dag) == {"a": "COMPLETED", "b": "QUEUED", "c": "PENDING"}
+    for step_id in "bc":
+        await run(store, dag, step_id, EPOCH + 4)
+    view = await view_of(store, dag)
+    assert view.status == "COMPLETED"
+    assert view.steps[1].task.task_id != old.steps[1].task.task_id
+    history = await store.read_dag(dag.dag_id)
+    assert history is not None
+    assert [event.seq for event in history.events()] == list(range(1, history.seq + 1))
 
 
 async def test_a_root_is_granted_without_outputs(store: Store) -> None:
@@ -273,6 +322,25 @@ async def test_a_failed_dag_is_resumed_with_new_tasks_for_what_did_not_complete(
     await run(store, dag, "c", EPOCH + 5)
     assert (await view_of(store, dag)).status == "COMPLETED"
     assert await store.resume_dag(task_id_at(EPOCH), EPOCH) is None
+
+
+async def test_a_step_has_the_attempts_that_it_asks_for_and_has_them_again_when_it_is_resumed(store: Store) -> None:
+    dag = make((), (0,), ())
+    asked = zip((2, 7, None), dag.steps, strict=True)
+    steps = tuple(step._replace(task=step.task._replace(max_attempts=most)) for most, step in asked)
+    await submitted(store, dag._replace(steps=steps))
+    assert [step.task.max_attempts for step in (await view_of(store, dag)).steps] == [2, 7, 4]
+    await run(store, dag, "a", EPOCH + 1, Status.FAILED)
+    await run(store, dag, "c", EPOCH + 1, Status.FAILED)
+    await store.resume_dag(dag.dag_id, EPOCH + 2)
+    view = await view_of(store, dag)
+    assert [step.task.max_attempts for step in view.steps] == [2, 7, 4]
+    for attempt in (1, 2):  # and no more are made
+        row = await grant(store, ticket_of((await view_of(store, dag)).steps[0].task), EPOCH + 2)
+        assert (row.attempt, row.max_attempts) == (attempt, 2)
+        again = ending(row, Status.QUEUED, available_at=EPOCH + 2)
+        ((settled,), _) = await store.settle_steps([again], EPOCH + 2, {dag.dag_id})
+        assert settled.status == ("QUEUED" if attempt == 1 else "FAILED")
 
 
 async def test_a_step_may_start_for_so_long_from_its_release_and_never_after_the_deadline(store: Store) -> None:

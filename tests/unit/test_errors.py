@@ -78,6 +78,7 @@ EXAMPLES: dict[FlikError, str] = {
     errors.ProviderError("overloaded", "try later", True): "overloaded: try later",
     errors.ProviderUnavailable("it does not answer"): "provider_unavailable: it does not answer",
     errors.InputError("the step draft has no text"): "input_unusable: the step draft has no text",
+    errors.InputGone("the picture is not there"): "input_gone: the picture is not there",
     errors.StartupRefused("the port is taken"): "the port is taken",
     errors.MigrationError("0001_tasks", "it was changed"): "migration 0001_tasks: it was changed",
     errors.SettingInvalid("FLIK_PORT", "is no number"): "FLIK_PORT: is no number",

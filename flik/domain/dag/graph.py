@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from flik.domain.dag.progress import StepState
 from flik.domain.task import NewTask, TaskView
 from flik.domain.webhook.own import OwnWebhook
 
@@ -49,6 +50,12 @@ class StepView(NamedTuple):
     parents: tuple[int, ...]
     on_failure: str
     task: TaskView
+
+    @property
+    def state(self) -> StepState:
+        """The step as what follows is decided by."""
+        task = self.task
+        return StepState(self.step_id, task.status, self.parents, self.on_failure, task.error_code, task.error_message)
 
 
 class DagView(NamedTuple):

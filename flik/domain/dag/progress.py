@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from flik.domain.task import TERMINAL, Status
+from flik.errors import InputGone
 
 PARENT_FAILED = "parent_failed"
 PARENT_SKIPPED = "parent_skipped"
@@ -103,16 +104,17 @@ def advance(steps: Sequence[StepState], *, cancelled: bool = False) -> Moves:
 
 
 def ready_again(steps: Sequence[StepState]) -> Mapping[int, Status]:
-    """Return the steps of a dag that are to run when it is resumed, by place: QUEUED, or PENDING for a parent."""
+    """Return the steps of a dag that are to run when it is resumed, by place: QUEUED, or PENDING for a parent.
+
+    What completed is kept, but for the parents of a step that found a file of theirs gone.
+    """
+    again = {place for place, step in enumerate(steps) if step.status != Status.COMPLETED}
+    for step in steps:
+        if step.status == Status.FAILED and step.error_code == InputGone.code:
+            again.update(step.parents)
     return {
-        place: Status.QUEUED if _are_complete(steps, step) else Status.PENDING
-        for place, step in enumerate(steps)
-        if step.status != Status.COMPLETED
+        place: Status.PENDING if again.intersection(steps[place].parents) else Status.QUEUED for place in sorted(again)
     }
-
-
-def _are_complete(steps: Sequence[StepState], step: StepState) -> bool:
-    return all(steps[parent].status == Status.COMPLETED for parent in step.parents)
 
 
 def _stop(parents: Sequence[StepState]) -> Stop | None:

@@ -11,7 +11,6 @@ changes nothing in a row that is taken.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Mapping
 
 from uuid_utils import uuid4
@@ -31,7 +30,6 @@ from flik.pipeline.queue.waiting import Waiting
 from flik.storage.queue import GrantedRow, QueueStore, Settlement
 
 MAX_GRANTS = 2_000
-_log = logging.getLogger("flik.queue")
 Pick = tuple[Ticket, str, Worker]  # with the lease token
 
 
@@ -165,17 +163,12 @@ class Granting:
             lease, memo = _lease(row, worker, expires_at, now + hard_s, shown), memos.get(row.task_id)
             self._leases.hold(lease)
             if isinstance(memo, Settlement):
-                in_background(self._settle(memo))
+                lease.reused = True
+                in_background(self._settling.end_reused(memo))
                 continue
             lease.memo_key = memo
             grants.setdefault(worker.worker_id, []).append(_grant(row, soft_s, hard_s))
         return grants
-
-    async def _settle(self, reused: Settlement) -> None:
-        try:
-            await self._settling.end(reused)
-        except Unavailable:  # its lease lapses, and it is granted anew
-            _log.warning("what was found for a step could not be stored", extra={"taskId": reused.task_id})
 
 
 def _lease(row: GrantedRow, worker: Worker, expires_at: float, hard_deadline_at: float, shown: TaskView) -> Lease:

@@ -84,12 +84,15 @@ class Reaping:
 
     def reap(self, now: float) -> None:
         """Have the attempts ended that lapsed or run too long, and forget silent workers."""
-        for lease in self._leases.overdue(now):
+        for lease in [each for each in self._leases.overdue(now) if not each.reused]:
             self._leases.release(lease.task_id)
             _, hard_timeout_s = self._policy.timeouts_s(lease.task_type)
             in_background(self._end(lease, endings.timed_out(lease, hard_timeout_s)))
         for lease in self._leases.lapsed(now):
             self._leases.release(lease.task_id)
+            if lease.reused:  # it reached no worker: what should have ended it was not stored
+                in_background(self._end(lease, endings.taken_back(lease.task_id, lease.token, now)))
+                continue
             _log.warning("a worker fell silent", extra={"taskId": lease.task_id, "workerId": lease.worker_id})
             in_background(self._end(lease, endings.lost(lease, now)))
         self._roster.forget_silent(now)

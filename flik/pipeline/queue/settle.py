@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 from flik.domain.event import Notice
 from flik.domain.lease import Lease, Leases
 from flik.domain.task import Completed, Failed, Outcome, Status, TaskView
-from flik.errors import Unavailable
+from flik.errors import InputGone, Unavailable
 from flik.pipeline.queue import endings, telling
 from flik.pipeline.queue.dags import Dags
 from flik.pipeline.queue.measures import Measures
@@ -124,6 +124,13 @@ class Settling:
             Unavailable: PostgreSQL is away; whether it took effect is unknown.
         """
         return (await self._end_all([(settlement, None)]))[0]
+
+    async def end_reused(self, settlement: Settlement) -> None:
+        """End a step with what an earlier run made; if PostgreSQL is away its lease lapses, and it is taken back."""
+        try:
+            await self.end(settlement)
+        except Unavailable:
+            _log.warning("what was found for a step could not be stored", extra={"taskId": settlement.task_id})
 
     async def _end_all(self, settlements: list[tuple[Settlement, Lease | None]]) -> list[bool]:
         if not settlements:
@@ -244,6 +251,8 @@ class Settling:
         """Let readers and followers see what took effect."""
         if made := list(_to_remember(completed)):
             await self._reuse.remember(made)
+        if bereft := [each.task_id for each, _ in ended if each.error_code == InputGone.code]:
+            await self._reuse.forget(bereft)
         if hot := list(_shown(completed, now)):
             await self._hot.put(hot)
         self._feed.tell(told)  # at last: followers read what is HOT

@@ -133,6 +133,14 @@ SELECT s.task_id::text, s.reuse,
 FROM dag_steps s
 WHERE s.task_id = ANY(%(task_ids)s::uuid[])
 
+-- name: list_reusing
+-- Running steps that may reuse something, as `grant_tasks` returns them, with the version that was to run them.
+SELECT t.task_id::text, t.lease_token::text, t.tenant_id, t.task_type, t.priority, t.attempt, t.max_attempts,
+       t.payload::text, date_part('epoch', t.created_at), t.request_id, t.trace_id, t.region,
+       date_part('epoch', t.start_deadline_at), t.seq, t.dag_id::text, t.version
+FROM tasks t JOIN dag_steps s ON s.task_id = t.task_id
+WHERE t.region = %(region)s AND t.completed_at IS NULL AND t.status = 'PROCESSING' AND t.dag_id IS NOT NULL AND s.reuse
+
 -- name: find_made
 -- What completed under keys.
 SELECT m.tenant_id, encode(m.key, 'hex'), t.task_id::text, t.result::text,
@@ -146,11 +154,23 @@ JOIN tasks t ON t.task_id = m.task_id
 WHERE t.status = 'COMPLETED'
 
 -- name: remember_made
--- The first that completed stays: what others reused leads to where it was made.
+-- Only what ran is remembered, so what others reused leads to where it was made.
 INSERT INTO memos (tenant_id, key, task_id)
 SELECT n.tenant_id, decode(n.key, 'hex'), n.task_id
 FROM json_to_recordset(%(made)s::json) AS n(tenant_id text, key text, task_id uuid)
-ON CONFLICT (tenant_id, key) DO NOTHING
+ON CONFLICT (tenant_id, key) DO UPDATE SET task_id = EXCLUDED.task_id
+
+-- name: forget_made
+-- What files that are gone were remembered by. That is seldom enough to read all that a tenant has for it.
+DELETE FROM memos m
+USING (SELECT t.tenant_id, coalesce((t.result #>> '{reused,from}')::uuid, t.task_id) AS task_id
+       FROM dag_steps s
+       JOIN dag_steps p ON p.dag_id = s.dag_id AND p.place = ANY(s.parents)
+       JOIN tasks t ON t.task_id = p.task_id
+       WHERE s.task_id = ANY(%(steps)s::uuid[])
+       UNION
+       SELECT tenant_id, task_id FROM tasks WHERE task_id = ANY(%(makers)s::uuid[])) gone
+WHERE m.tenant_id = gone.tenant_id AND m.task_id = gone.task_id
 
 -- name: list_late_dags
 -- Which dags have steps whose start deadline has passed while they waited for their first start.

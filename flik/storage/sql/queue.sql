@@ -100,7 +100,10 @@ WITH settled AS (
                CASE s.status WHEN 'COMPLETED' THEN 'completed' WHEN 'FAILED' THEN 'failed' ELSE 'retryScheduled' END,
                jsonb_strip_nulls(jsonb_build_object(
                    'status', s.status, 'attempt', s.attempt + s.uncounted, 'workerId', s.worker_id,
-                   'version', s.version, 'result', s.result,
+                   'version', s.version,
+                   'result', CASE WHEN s.result -> 'reused' IS NULL THEN s.result  -- as answers have it
+                                  ELSE s.result - 'reused' || jsonb_build_object('reusedFrom', s.result #> '{reused,from}',
+                                                                                 'saved', s.result #> '{reused,saved}') END,
                    'error', CASE WHEN s.error_code IS NOT NULL
                                  THEN jsonb_build_object('code', s.error_code, 'message', s.error_message) END,
                    'reason', CASE WHEN s.status = 'QUEUED' THEN s.outcome END,

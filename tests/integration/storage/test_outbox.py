@@ -14,6 +14,7 @@ from making import EPOCH, keyed, new_task, stored_file, ticket_of, worker
 
 from flik.domain.event import DURABLE, log_of
 from flik.domain.task import NewTask, Status, Ticket
+from flik.gateway.answers import Answers
 from flik.storage.database import Database
 from flik.storage.events import HistoryStore
 from flik.storage.idempotency import AnswerStore
@@ -112,6 +113,21 @@ async def test_the_outbox_holds_the_whole_log(world: World, database_url: str) -
         "status": "COMPLETED", "attempt": 4, "workerId": "w1", "version": "v1",
         "result": {"text": "rain", "metadata": {"words": 3}},
     }  # fmt: skip
+
+
+async def test_what_was_reused_is_told_as_answers_have_it(world: World, database_url: str) -> None:
+    hook(database_url)
+    task = await world.submit()
+    saved = {"seconds": 4.0, "usd": "0.001"}
+    result = {"text": "rain", "metadata": {"words": 3}, "reused": {"from": "t1", "saved": saved}}
+    await world.queue.settle([done(await world.grant(task))._replace(result=json.dumps(result))], EPOCH + 2)
+    (data,) = [data for _, kind, data in await world.outbox() if kind == "completed"]
+    told = {"text": "rain", "metadata": {"words": 3}, "reusedFrom": "t1", "saved": saved}
+    assert data["result"] == told
+    view = await world.tasks.get(task.task_id)
+    assert view is not None
+    answer = Answers("http://flik", b"key", 60, EPOCH).result(view)
+    assert {name: answer[name] for name in told} == told
 
 
 @pytest.mark.parametrize("runs", [False, True])

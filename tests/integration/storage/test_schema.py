@@ -137,6 +137,60 @@ def test_an_impossible_upload_is_refused(connection: psycopg.Connection, change:
     assert refused.value.diag.constraint_name == constraint
 
 
+DAG = (
+    "INSERT INTO dags (dag_id, tenant_id, priority, region, created_at)"
+    " VALUES (gen_random_uuid(), 'acme', 1, 'us-east', now())"
+)
+STEP = (
+    "INSERT INTO dag_steps (task_id, dag_id, place, step_id, parents, on_failure, waited)"
+    " VALUES (gen_random_uuid(), gen_random_uuid(), 0, 'draw', '{}', 'fail', false)"
+)
+MEMO = "INSERT INTO memos (tenant_id, key, task_id) VALUES ('acme', sha256('x'), gen_random_uuid())"
+
+
+@pytest.mark.parametrize(
+    ("row", "change", "constraint"),
+    [
+        (DAG, "dags SET tenant_id = ''", "dags_tenant_id_check"),
+        (DAG, "dags SET tenant_id = repeat('x', 129)", "dags_tenant_id_check"),
+        (DAG, "dags SET priority = -1", "dags_priority_check"),
+        (DAG, "dags SET priority = 3", "dags_priority_check"),
+        (DAG, "dags SET region = ''", "dags_region_check"),
+        (DAG, "dags SET region = repeat('x', 33)", "dags_region_check"),
+        (DAG, "dags SET status = 'COMPLETED'", "completed_iff_over"),
+        (DAG, "dags SET status = 'CANCELLED'", "completed_iff_over"),
+        (DAG, "dags SET completed_at = now()", "completed_iff_over"),
+        (DAG, "dags SET status = 'FAILED', completed_at = now()", "failed_says_why"),
+        (DAG, "dags SET error_code = 'step_failed'", "failed_says_why"),
+        (STEP, "dag_steps SET place = -1", "dag_steps_place_check"),
+        (STEP, "dag_steps SET place = 100", "dag_steps_place_check"),
+        (STEP, "dag_steps SET step_id = ''", "dag_steps_step_id_check"),
+        (STEP, "dag_steps SET step_id = repeat('x', 65)", "dag_steps_step_id_check"),
+        (STEP, "dag_steps SET on_failure = 'ignore'", "dag_steps_on_failure_check"),
+        (STEP, "dag_steps SET released_at = now()", "released_has_waited"),
+        (MEMO, "memos SET key = 'short'", "memos_key_check"),
+    ],
+)
+def test_an_impossible_dag_step_or_memo_is_refused(
+    connection: psycopg.Connection, row: str, change: str, constraint: str
+) -> None:
+    connection.execute(row.encode())
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        connection.execute(f"UPDATE {change}".encode())
+    assert refused.value.diag.constraint_name == constraint
+
+
+def test_a_place_of_a_dag_is_taken_once_a_round_and_a_key_once_a_tenant(connection: psycopg.Connection) -> None:
+    step = STEP.replace("gen_random_uuid(), gen_random_uuid()", f"gen_random_uuid(), '{TOKEN}'")
+    connection.execute(step.encode())
+    connection.execute(MEMO.encode())
+    for twice in (step, MEMO):
+        with pytest.raises(psycopg.errors.UniqueViolation), connection.transaction():
+            connection.execute(twice.encode())
+    second = step.replace("waited)", "waited, round)").replace("false)", "false, 2)")
+    connection.execute(second.encode())
+
+
 TENANT = "INSERT INTO tenants (tenant_id, created_at, updated_at) VALUES (%s, now(), now())"
 KEY = (
     "INSERT INTO api_keys (key_id, tenant_id, digest, prefix, scopes, created_at)"

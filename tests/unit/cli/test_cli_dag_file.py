@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
-from flik.cli.dag_file import plan_of, read_dag_file
+from flik.cli.dag_file import BESIDE, plan_of, read_dag_file
+from flik.schemas import DagRequest
 
 CHAIN = """
 metadata: {order: 7}
@@ -43,6 +44,10 @@ def test_yaml_and_json_are_what_the_gateway_takes(tmp_path: Path) -> None:
     assert from_yaml == from_json
     assert from_yaml.dag[1] == {"id": "draw", "taskType": "IMAGE", "payload": {"prompt": {"$from": "describe"}}}
     assert from_yaml.beside == {"metadata": {"order": 7}, "deadline_s": 3600} and not from_yaml.is_graph
+
+
+def test_all_that_the_gateway_takes_beside_the_steps_may_stand_in_a_file() -> None:
+    assert {"steps", *BESIDE} == {field.alias for field in DagRequest.model_fields.values()}
 
 
 def test_a_list_is_the_steps(tmp_path: Path) -> None:

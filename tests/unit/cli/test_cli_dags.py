@@ -102,7 +102,10 @@ def test_what_goes_beside_the_steps_comes_from_the_file_and_the_options_on_top(
     gateway: FakeGateway, run: Run, tmp_path: Path
 ) -> None:
     path = tmp_path / "beside.json"
-    beside = {"tenantId": "acme", "priority": 2, "region": "us-west", "metadata": {"a": 1}, "deadlineS": 60}
+    hook = {"url": "https://hooks.example.com/", "secret": "whsec_x", "kinds": ["dagStep"]}
+    beside = {
+        "tenantId": "acme", "priority": 2, "region": "us-west", "metadata": {"a": 1}, "deadlineS": 60, "webhook": hook,
+    }  # fmt: skip
     path.write_text(json.dumps({"steps": [{"taskType": "TEXT"}], **beside}))
 
     run("dag", "run", str(path), "--no-wait")
@@ -113,7 +116,7 @@ def test_what_goes_beside_the_steps_comes_from_the_file_and_the_options_on_top(
     assert first.body == {**beside, "steps": [{"taskType": "TEXT"}]}
     assert second.body == {
         "tenantId": "umbrella", "priority": 0, "region": "eu", "metadata": {"b": 2}, "deadlineS": 9.0,
-        "steps": [{"taskType": "TEXT"}],
+        "webhook": hook, "steps": [{"taskType": "TEXT"}],
     }  # fmt: skip
     assert second.headers["idempotency-key"] == '"order-7"'
 

@@ -19,6 +19,7 @@ from flik.client import (
     FlikUnreachable,
     StepSpec,
     SyncFlikClient,
+    TaskWebhook,
     UnreadableAnswer,
     WaitTimedOut,
 )
@@ -36,7 +37,7 @@ TYPES = {"describe": "TEXT", "draw": "IMAGE"}
 
 
 async def test_steps_are_sent_as_the_wire_has_them(gateway: FakeGateway, client: FlikClient) -> None:
-    full = StepSpec("film", "VIDEO", {"lengthS": 2}, ("draw",), 0, 60.0, 2, "skip")
+    full = StepSpec("film", "VIDEO", {"lengthS": 2}, ("draw",), 0, 60.0, 2, "skip", True)
 
     await client.submit_dag([*CHAIN, full, {"taskType": "TEXT", "payload": {"prompt": "x"}}, StepSpec(None, "TEXT")])
 
@@ -56,6 +57,7 @@ async def test_steps_are_sent_as_the_wire_has_them(gateway: FakeGateway, client:
                 "startDeadlineS": 60.0,
                 "maxAttempts": 2,
                 "onFailure": "skip",
+                "reuse": True,
             },
             {"taskType": "TEXT", "payload": {"prompt": "x"}},
             {"taskType": "TEXT"},
@@ -80,6 +82,16 @@ async def test_what_is_of_the_whole_dag_goes_beside_the_steps(gateway: FakeGatew
         "tenantId": "demo", "priority": 2, "region": "us-west", "metadata": {"order": 7}, "deadlineS": 3600
     }  # fmt: skip
     assert asked.headers["idempotency-key"] == r'"order \"7\""'
+
+
+async def test_a_dag_brings_its_webhook(gateway: FakeGateway, client: FlikClient) -> None:
+    hook = {"url": "https://hooks.example.com/", "secret": "whsec_x", "kinds": ["dagStep"]}
+
+    await client.submit_dag(CHAIN, webhook=TaskWebhook(**hook))
+    await client.run_dag(CHAIN, webhook=hook)
+    await client.run_dag(CHAIN)
+
+    assert [asked.body.get("webhook") for asked in gateway.requests] == [hook, hook, None]
 
 
 async def test_a_dag_without_a_key_has_one_of_its_own_for_all_its_tries(

@@ -207,7 +207,8 @@ def dags(draw: st.DrawFn) -> list[StepSpec]:
         payload = draw(VALUES) | ({"read": [{"deep": read[:1]}, *read[1:]]} if read else {})
         parents = None if is_chain else tuple(draw(earlier))
         limits = (draw(st.none() | st.integers(0, 2)), draw(st.none() | st.just(2.5)), draw(st.none() | st.just(3)))
-        made.append(StepSpec(name, draw(TYPES), payload, parents, *limits, draw(st.sampled_from(["fail", "skip"]))))
+        policies = (draw(st.sampled_from(["fail", "skip"])), draw(st.booleans()))
+        made.append(StepSpec(name, draw(TYPES), payload, parents, *limits, *policies))
     return made if is_chain else draw(st.permutations(made))
 
 

@@ -97,6 +97,18 @@ async def test_what_is_not_signed_by_us_is_not_found(client: httpx.AsyncClient, 
         assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_what_made_a_file_that_is_gone_is_not_reused_any_more(
+    fakes: Fakes, client: httpx.AsyncClient, url: str
+) -> None:
+    memos = fakes.store.memos
+    memos |= {("acme", "a" * 64): task_id(1), ("acme", "b" * 64): task_id(2)}
+    assert (await client.get(url[:-1])).status_code == 404
+    assert len(memos) == 2, "the link was none of ours"
+    await fakes.parts.artifacts.delete(f"{task_id(1)}/1-0.png")
+    assert (await client.get(url)).status_code == 404
+    assert list(memos.values()) == [task_id(2)]
+
+
 @pytest.mark.parametrize("call", ["head", "stream"])
 async def test_store_that_is_away_is_a_503_and_no_answer_cut_short(
     fakes: Fakes, client: httpx.AsyncClient, url: str, call: str, monkeypatch: pytest.MonkeyPatch

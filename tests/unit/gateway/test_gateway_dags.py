@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
 import pytest
-from gateway_parts import Fakes
+from gateway_parts import Fakes, task_id
 from making import EPOCH
 
 from flik import schemas
@@ -35,9 +36,9 @@ async def submit(client: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
     return started
 
 
-def fail(fakes: Fakes, dag_id: str, place: int = 0, at: float = EPOCH + 1) -> None:
+def fail(fakes: Fakes, dag_id: str, place: int = 0, at: float = EPOCH + 1, code: str = "boom") -> None:
     row = fakes.store.rows[fakes.store.dags.dags[dag_id].task_ids[place]]
-    row.error_code, row.error_message = "boom", "it broke"
+    row.error_code, row.error_message = code, "it broke"
     row.end(Status.FAILED, at)
     fakes.store.dags.advance([dag_id], at)
 
@@ -81,6 +82,21 @@ async def test_a_graph_has_the_steps_of_the_caller_and_what_they_ask_for(
     assert dag.deadline_at == dag.created_at + 100
     shown = (await client.get(f"/api/v1/dags/{started['dagId']}")).json()
     assert (shown["metadata"], shown["deadlineAt"] > shown["createdAt"]) == ({"job": 7}, True)
+
+
+async def test_a_step_may_reuse_what_was_made_and_says_what_that_saved(client: httpx.AsyncClient, fakes: Fakes) -> None:
+    started = await submit(client, steps=[{**TEXT, "reuse": True}, {**TEXT, "reuse": False}, TEXT])
+    row = fakes.store.dags.dags[started["dagId"]]
+    assert [step.reuse for step in row.dag.steps] == [True, False, False]
+    maker, saved = task_id(7), {"seconds": 4.0, "usd": "0.001"}
+    made = fakes.store.rows[row.task_ids[0]]
+    made.result = json.dumps({"text": "rain", "metadata": {}, "reused": {"from": maker, "saved": saved}})
+    made.end(Status.COMPLETED, EPOCH + 1)
+    shown = (await client.get(f"/api/v1/dags/{started['dagId']}")).json()
+    schemas.DagAnswer.model_validate(shown)
+    result = shown["tasks"][0]["result"]
+    assert (result["reusedFrom"], result["saved"]) == (maker, saved)
+    assert "reused" not in result
 
 
 def image(payload: Any) -> dict[str, Any]:
@@ -249,6 +265,19 @@ async def test_only_a_failed_dag_is_resumed_and_pays_for_what_runs_again(
     assert (resumed.status_code, resumed.json()["status"]) == (202, "RUNNING")
     assert [step["status"] for step in resumed.json()["tasks"]] == ["QUEUED", "PENDING", "PENDING"]
     assert fakes.rate.purses["acme"] == 0
+
+
+async def test_what_runs_again_as_its_file_is_gone_is_paid_for_too(client: httpx.AsyncClient, fakes: Fakes) -> None:
+    dag_id = (await submit(client))["dagId"]
+    row = fakes.store.rows[fakes.store.dags.dags[dag_id].task_ids[0]]
+    row.result = "{}"
+    row.end(Status.COMPLETED, EPOCH + 1)
+    fakes.store.dags.advance([dag_id], EPOCH + 1)
+    fail(fakes, dag_id, 1, EPOCH + 2, code="input_gone")
+    fakes.rate.purses["acme"] = 3
+    resumed = await client.post(f"/api/v1/dags/{dag_id}/resume")
+    assert (resumed.status_code, fakes.rate.purses["acme"]) == (202, 0)
+    assert [step["status"] for step in resumed.json()["tasks"]] == ["QUEUED", "PENDING", "PENDING"]
 
 
 async def test_a_step_is_not_retried_without_its_dag(client: httpx.AsyncClient, fakes: Fakes) -> None:

@@ -14,7 +14,7 @@ from flik.artifacts.store import open_store
 from flik.catalog import MAX_PROMPT_CHARS
 from flik.domain.dag.references import Output
 from flik.domain.task import StoredArtifact
-from flik.errors import ArtifactNotFound, InputError, Unavailable
+from flik.errors import ArtifactNotFound, InputError, InputGone, Unavailable
 from flik.pipeline import inputs
 from flik.pipeline.inputs import gather
 from flik.providers.base import Artifact, Context, Input, Request
@@ -77,7 +77,7 @@ async def test_a_prompt_of_parents_is_no_longer_than_the_catalog_takes() -> None
 
 async def test_a_file_that_is_gone_is_no_input_and_a_store_that_is_away_is_told() -> None:
     outputs = made(Output("b", None, {}, (stored_file(0),)))
-    with pytest.raises(InputError, match="it is gone"):
+    with pytest.raises(InputGone, match="it is gone; resume the dag, and what made it runs again"):
         await gather({}, outputs, FilesFake(ArtifactNotFound("it is gone")))
     with pytest.raises(Unavailable):
         await gather({}, outputs, FilesFake(Unavailable("artifacts")))
@@ -88,7 +88,7 @@ async def test_files_come_out_of_the_store_as_they_were_put_there(tmp_path: Path
     stored = await store.put("task-1", 1, Artifact(0, "image/png", b"picture", 3, 2))
     _, [found] = await gather({}, made(Output("a", None, {}, (stored,))), store)
     assert (found.data, found.sha256, found.width) == (b"picture", stored.sha256, 3)
-    with pytest.raises(InputError, match="not what was stored"):
+    with pytest.raises(InputGone, match="not what was stored"):
         await gather({}, made(Output("a", None, {}, (replace(stored, sha256="0" * 64),))), store)
 
 

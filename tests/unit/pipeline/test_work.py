@@ -177,8 +177,9 @@ async def test_a_path_that_leads_nowhere_or_a_file_that_is_gone_fails_a_step_for
     astray = step(2, Made("a", None, {}, ()), payload='{"prompt": {"$from": "a"}}')
     stage.queue.give(lost, astray)
     outcomes = {each.task_id: each for each in await stage.outcomes(2)}
-    said = "the input 000000000000 (image/png): the artifact is not there (any more)"
-    assert outcomes["t1"] == Failed("t1", "token", "input_unusable", said, retryable=False)
+    gone = "the input 000000000000 (image/png): the artifact is not there (any more)"
+    said = f"{gone}; resume the dag, and what made it runs again"
+    assert outcomes["t1"] == Failed("t1", "token", "input_gone", said, retryable=False)
     assert outcomes["t2"] == Failed("t2", "token", "input_unusable", "the step a has no text", retryable=False)
     assert not stage.provider.requests
 

@@ -124,6 +124,18 @@ def test_a_step_that_was_cancelled_or_expired_has_failed(status: str) -> None:
     assert end == DagEnd(DagStatus.FAILED, "a", "step_failed", f"step a is {status}")
 
 
+def test_a_step_that_found_a_file_gone_takes_its_parents_along_when_it_is_resumed() -> None:
+    steps = [
+        step("write", "COMPLETED"), step("draw", "COMPLETED", 0), step("film", "FAILED", 1, code="input_gone"),
+        step("other", "COMPLETED", 1), step("last", "CANCELLED", 2, code="parent_failed"), step("away", "FAILED", 3),
+    ]  # fmt: skip
+    assert ready_again(steps) == {1: "QUEUED", 2: "PENDING", 4: "PENDING", 5: "QUEUED"}
+    steps[2] = steps[2]._replace(parents=(0, 1))
+    assert ready_again(steps) == {0: "QUEUED", 1: "PENDING", 2: "PENDING", 4: "PENDING", 5: "QUEUED"}
+    steps[2] = steps[2]._replace(error_code="input_unusable")
+    assert ready_again(steps) == {2: "QUEUED", 4: "PENDING", 5: "QUEUED"}
+
+
 def test_a_cancelled_dag_is_cancelled_whatever_its_steps_became() -> None:
     steps = [step("a", "COMPLETED"), step("b", "CANCELLED", 0), step("c", "PENDING", 1)]
     moves = advance(steps, cancelled=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +12,7 @@ from making import new_task, stored_file, task_id_at, ticket_of
 from queue_scene import Scene, turn
 
 from flik.domain.dag.graph import NewDag, NewStep
-from flik.domain.task import Completed, Grant, Status, Worker
+from flik.domain.task import Completed, Failed, Grant, Status, Worker
 
 W1, W2, NEWER = Worker("w1", "TEXT", "v1"), Worker("w2", "TEXT", "v1"), Worker("w3", "TEXT", "v2")
 
@@ -136,3 +137,105 @@ async def test_a_step_that_cannot_run_is_left_to_its_worker(scene: Scene) -> Non
     assert grant is not None
     assert grant.task_id == dag.tasks[0].task_id
     assert not scene.store.memos
+
+
+# ---- what was found reaches no worker, so its attempt cannot be lost
+
+
+async def test_what_was_found_is_taken_back_uncounted_when_it_could_not_be_stored(scene: Scene) -> None:
+    await submit(scene, "rain")
+    await run(scene)
+    again = await submit(scene, "rain", max_attempts=1)
+    scene.store.fail_before = {"settle", "dags_of"}
+    assert await scene.lease(W2) == []
+    await scene.settle_all()
+    assert row(scene, again).status is Status.PROCESSING
+    await scene.reap(3.1)  # its lease lapses while PostgreSQL is away, and lapses again
+    await scene.reap(2000.0)  # beyond the hard timeout, too
+    scene.store.fail_before = set()
+    await scene.reap()
+    assert (row(scene, again).status, row(scene, again).attempt) == (Status.QUEUED, 0)
+    assert await run(scene, W2) is None
+    ended = row(scene, again)
+    assert (ended.status, ended.attempt) == (Status.COMPLETED, 1)
+    assert [outcome for _, outcome in ended.closed] == ["HANDED_BACK", "COMPLETED"]
+
+
+@pytest.mark.parametrize("dies", ["before it is looked up", "before it is settled"])
+async def test_a_queue_that_restarts_ends_what_the_one_before_had_found(scene: Scene, dies: str) -> None:
+    await submit(scene, "rain", None)
+    await run(scene, text="a grey day")
+    await run(scene, text="a film of it")
+    again = await submit(scene, "rain", None, max_attempts=1)
+    assert await run(scene) is None
+    gate = scene.store.gates_before["find_made" if dies == "before it is looked up" else "settle"] = asyncio.Event()
+    await scene.ask(W2)
+    dying = asyncio.ensure_future(scene.queue.granting.step())
+    await turn()
+    dying.cancel()
+    scene.store.gates_before.clear()
+    await scene.restart()
+    gate.set()
+    await scene.settle_all()
+    ended = row(scene, again, 1)
+    assert (ended.status, ended.attempt) == (Status.COMPLETED, 1)
+    assert json.loads(ended.result)["text"] == "a film of it"
+    assert scene.store.dags.dags[again.dag_id].status == "COMPLETED"
+    await scene.reap(10.0)
+    assert [outcome for _, outcome in ended.closed] == ["COMPLETED"]
+
+
+async def test_a_running_step_of_a_queue_that_restarts_goes_on_when_nothing_is_found(scene: Scene) -> None:
+    dag = await submit(scene, "rain")
+    (grant,) = await scene.lease(W1)
+    await scene.restart()
+    assert (await scene.beat(W1, grant)).revoked == []
+    assert await scene.settle(done(grant)) == [True]
+    assert row(scene, dag).status is Status.COMPLETED
+
+
+# ---- what was remembered is not there any more
+
+
+async def test_a_file_that_is_gone_is_made_anew_when_its_dag_is_resumed_and_for_all_who_reuse_it_later(
+    scene: Scene,
+) -> None:
+    first = await submit(scene, "rain", None)
+    await run(scene, text="a grey day")
+    await run(scene, text="a film of it")
+    again = await submit(scene, "rain", "of it")
+    assert await run(scene) is None
+    (grant,) = await scene.lease(W1)
+    await scene.settle(Failed(grant.task_id, grant.lease_token, "input_gone", "resume it", retryable=False))
+    assert scene.store.dags.dags[again.dag_id].status == "FAILED"
+
+    await scene.queue.resume_dag(again.dag_id)
+    anew = await run(scene)
+    assert anew is not None, "what is gone is not reused"
+    assert await run(scene) is not None
+    dag = scene.store.dags.dags[again.dag_id]
+    assert (dag.status, dag.task_ids[0]) == ("COMPLETED", anew.task_id)
+    later = await submit(scene, "rain")
+    assert await run(scene) is None
+    assert json.loads(row(scene, later).result)["reused"]["from"] == anew.task_id != first.tasks[0].task_id
+
+
+async def test_other_failures_leave_what_is_remembered(scene: Scene) -> None:
+    await submit(scene, "rain")
+    await run(scene)
+    await submit(scene, "rain", "of it")
+    await run(scene)
+    (grant,) = await scene.lease(W1)
+    await scene.settle(Failed(grant.task_id, grant.lease_token, "input_unusable", "", retryable=False))
+    await submit(scene, "rain")
+    assert await run(scene) is None
+
+
+async def test_a_step_that_ran_is_remembered_in_the_place_of_what_cannot_be_found_any_more(scene: Scene) -> None:
+    await submit(scene, "rain")
+    await run(scene)
+    (place,) = scene.store.memos
+    scene.store.memos[place] = task_id_at(scene.clock())  # of a task that is gone
+    second = await submit(scene, "rain")
+    assert await run(scene) is not None
+    assert scene.store.memos == {place: second.tasks[0].task_id}
