@@ -75,6 +75,14 @@ class Entry(NamedTuple):
     place: int
 
 
+class Effects(NamedTuple):
+    """What a batch came to: what completed, the tasks that found an input gone, and what followers are to be told."""
+
+    completed: list[tuple[Settlement, Lease | None]]
+    bereft: list[str]
+    told: list[Notice]
+
+
 class Settling:
     """The settle loop. It sets `grant_wanted` when tasks may be granted again."""
 
@@ -194,9 +202,9 @@ class Settling:
             await self._settle_one_by_one(batch, error)
         else:
             self._dags.take_in(advanced, now)
-            completed, told = self._note_settled(batch, {row.task_id: row for row in rows}, now)
+            effects = self._note_settled(batch, {row.task_id: row for row in rows}, now)
             await self.rest()  # one batch at most is on its way to Redis while the next one is stored
-            self._showing = asyncio.create_task(self._show(completed, told, now))
+            self._showing = asyncio.create_task(self._show(effects, now))
 
     async def _store_all(self, batch: list[Entry], now: float) -> tuple[list[Settled], Advanced]:
         settlements = [entry.settlement for entry in batch]
@@ -222,10 +230,8 @@ class Settling:
             return
         await self._settle_together([entry._replace(settlement=refused)])
 
-    def _note_settled(
-        self, batch: list[Entry], rows: Mapping[str, Settled], now: float
-    ) -> tuple[list[tuple[Settlement, Lease | None]], list[Notice]]:
-        """Take in what took effect; return what completed, and what followers are to be told."""
+    def _note_settled(self, batch: list[Entry], rows: Mapping[str, Settled], now: float) -> Effects:
+        """Take in what took effect; return what others are to see of it."""
         ended: list[tuple[Settlement, Settled]] = []
         told: list[Notice] = []
         completed: list[tuple[Settlement, Lease | None]] = []
@@ -243,15 +249,15 @@ class Settling:
         self._waiting.offer(row.ticket for _, row in ended if row.ticket is not None)
         self._grant_wanted.set()
         self._measures.note_settled(ended, now)
-        return completed, told
+        bereft = [each.task_id for each, _ in ended if each.error_code == InputGone.code]
+        return Effects(completed, bereft, told)
 
-    async def _show(
-        self, completed: Sequence[tuple[Settlement, Lease | None]], told: Sequence[Notice], now: float
-    ) -> None:
-        """Let readers and followers see what took effect."""
+    async def _show(self, effects: Effects, now: float) -> None:
+        """Let readers, followers and later steps see what took effect."""
+        completed, bereft, told = effects
         if made := list(_to_remember(completed)):
             await self._reuse.remember(made)
-        if bereft := [each.task_id for each, _ in ended if each.error_code == InputGone.code]:
+        if bereft:
             await self._reuse.forget(bereft)
         if hot := list(_shown(completed, now)):
             await self._hot.put(hot)
