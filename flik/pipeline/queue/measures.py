@@ -26,7 +26,7 @@ _MOST_ATTEMPTS = 10  # attempts beyond it share a label
 MOST_CODES = 50  # of providers, which may let callers choose them; those beyond share a label
 OWN_CODES = (
     "worker_lost", "run_timeout", "provider_fault", "no_result", "artifacts_unavailable", "input_unusable",
-    "result_not_storable", "",
+    "input_gone", "result_not_storable", "",
 )  # fmt: skip
 
 
