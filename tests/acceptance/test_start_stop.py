@@ -137,6 +137,7 @@ def assert_demo_made_what_opens(flik: RunningFlik) -> None:
 
 
 def test_starts_stops_within_15_s_and_starts_again_with_its_data_open_this_time(folder: Path) -> None:
+    """What runs when it is stopped is handed back, not counted, and done by the next start."""
     flik = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start("--demo")
     assert_demo_made_what_opens(flik)
     headers = {"X-Request-ID": "journey-1", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
@@ -154,11 +155,23 @@ def test_starts_stops_within_15_s_and_starts_again_with_its_data_open_this_time(
     try:
         assert again.get(task_id)["status"] == "COMPLETED"
         assert_open_to_anybody(again)
-        running = again.submit("VIDEO", payload={"script": {"durationS": 4000}})
-        again.wait(running, until=("PROCESSING",))
+        running = again.submit("VIDEO", payload={"script": {"durationS": 200}})
+        held_by = again.wait(running, until=("PROCESSING",))["workerId"]
     finally:
         took_s = again.stop()
     assert took_s < 15
+
+    third = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start()
+    try:
+        assert third.wait(running)["status"] == "COMPLETED"
+        attempts = third.query(
+            "SELECT attempt, outcome::text, worker_id, error_code FROM attempts "
+            f"WHERE task_id = '{running}' ORDER BY started_at"
+        )
+        assert attempts[0] == (1, "HANDED_BACK", held_by, None)
+        assert [row[:2] for row in attempts[1:]] == [(1, "COMPLETED")], "what was handed back is not counted"
+    finally:
+        third.stop()
 
 
 @pytest.mark.parametrize("killed", [["up"], ["up", "region"]], ids=" and ".join)
