@@ -11,14 +11,14 @@ INSTANCE = "FLIK_INSTANCE"  # marks every process that belongs to one data folde
 
 def instance_of(data_dir: Path) -> str:
     """Return the mark of a data folder's processes."""
-    return _digest(data_dir)[:16]
+    return hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
 
 
 def ray_temp_dir(data_dir: Path, region: str) -> Path:
     """Return where Ray keeps its session: a short path, because unix sockets lie below it."""
-    name = f"flik-ray-{os.getuid()}-{_digest(data_dir, region)[:8]}"
-    return Path("/tmp") / name  # noqa: S108 - made 0700 by the region
+    return Path(ray_temp_dirs(data_dir) + hashlib.sha256(region.encode()).hexdigest()[:6])
 
 
-def _digest(data_dir: Path, *more: str) -> str:
-    return hashlib.sha256(b"\0".join([os.fsencode(data_dir.resolve()), *map(str.encode, more)])).hexdigest()
+def ray_temp_dirs(data_dir: Path) -> str:
+    """Return with what the paths of `ray_temp_dir` begin, whatever the region."""
+    return f"/tmp/flik-ray-{os.getuid()}-{instance_of(data_dir)[:8]}"  # noqa: S108 - made 0700 by the region

@@ -124,11 +124,16 @@ def pick_ports(count: int) -> list[Ports]:
     Raises:
         StartupRefused: there are not so many.
     """
-    single = iter(free_ports(4 * count))
-    return [
-        Ports(next(single), next(single), next(single), next(single), first, first + _REPLICA_PORTS)
-        for first in free_blocks(2 * _REPLICA_PORTS, count)
-    ]
+    blocks = free_blocks(2 * _REPLICA_PORTS, count)
+    taken = {port for first in blocks for port in range(first, first + 2 * _REPLICA_PORTS)}
+    single: list[int] = []
+    while len(single) < 4 * count:  # the system picks from a range in which blocks may lie
+        single = [port for port in free_ports(6 * count) if port not in taken]
+    return [Ports(*_four(single[4 * place :]), first, first + _REPLICA_PORTS) for place, first in enumerate(blocks)]
+
+
+def _four(ports: Sequence[int]) -> tuple[int, int, int, int]:
+    return ports[0], ports[1], ports[2], ports[3]
 
 
 def is_free(port: int, host: str) -> bool:

@@ -36,6 +36,7 @@ from flik.processes import become_subreaper, end_all
 STOP_WITHIN_S = 6.0
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _MIN_LOGICAL_CPUS = 4
+_EMPTY_WITHIN_S = 10.0
 
 
 def main(data_dir: Path, region: str, dashboard_port: int | None) -> None:
@@ -91,7 +92,11 @@ def _deployed(deploying: subprocess.Popen[str], address: str, stop: threading.Ev
 def _fresh_temp_dir(data_dir: Path, region: str) -> Path:
     """Return Ray's folder, without the sessions of earlier starts; `logs/ray-REGION` in the data folder leads to it."""
     folder = ray_temp_dir(data_dir, region)
+    deadline = time.monotonic() + _EMPTY_WITHIN_S
     shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists() and time.monotonic() < deadline:  # agents of a Ray that was killed may write to the last
+        time.sleep(0.1)
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     shortcut = data_dir / "logs" / f"ray-{region}"
     shortcut.unlink(missing_ok=True)

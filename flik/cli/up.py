@@ -23,14 +23,14 @@ from rich.console import Console
 
 from flik import settings as settings_module
 from flik.cli import memory, ray_environment
-from flik.cli.instance import INSTANCE, instance_of
+from flik.cli.instance import INSTANCE, instance_of, ray_temp_dirs
 from flik.cli.regions import Place, Region, Regions, read_places
 from flik.embedded import Servers
 from flik.errors import StartupRefused
 from flik.live.check import check_redis
 from flik.pipeline.bootstrap import FILE_NAME as ADMIN_KEY_FILE
 from flik.pipeline.bootstrap import HEADER_FILE_NAME, AdminKey, ensure_operator
-from flik.processes import become_subreaper, end_all, find_by_environ
+from flik.processes import become_subreaper, end_all, find_by_environ, find_by_files
 from flik.settings import Settings
 from flik.storage.check import check_database
 from flik.storage.migrate import migrate
@@ -118,8 +118,7 @@ def _servers(
     servers = Servers(shared.data_dir, shared.database_url, shared.redis_url)
     servers.hold()
     try:
-        # The folder is ours now: whatever carries its mark was left behind by a run that crashed. It may hold a port.
-        end_all(find_by_environ(INSTANCE, instance_of(shared.data_dir)), grace_s=2.0)
+        _end_earlier_run(shared.data_dir)
         refuse_hopeless(each)
         with console.status("starting PostgreSQL and Valkey"):
             addresses = servers.start()
@@ -130,6 +129,12 @@ def _servers(
         yield servers, ray_environment.build(each, addresses.database_url, addresses.redis_url), admin
     finally:
         servers.stop()
+
+
+def _end_earlier_run(data_dir: Path) -> None:
+    """End what a run that was killed left behind: it may hold a port. The folder must be ours."""
+    left = find_by_environ(INSTANCE, instance_of(data_dir)) + find_by_files(ray_temp_dirs(data_dir))
+    end_all(left, grace_s=2.0)
 
 
 def _regions(data_dir: Path, environments: Sequence[dict[str, str]], *, dashboard: bool) -> list[Region]:

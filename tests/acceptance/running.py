@@ -157,8 +157,15 @@ class RunningFlik:
             _kill(process)
         self._process.wait(10)
 
+    def kill_up(self, *roles: str) -> None:
+        """Kill -9 `flik up` and the processes of these roles; the rest is left behind."""
+        assert self._process is not None
+        for process in [psutil.Process(self._process.pid), *(each for role in roles for each in self.find(role))]:
+            _kill(process)
+        self._process.wait(10)
+
     def restart(self) -> None:
-        """Start again after `kill_all`."""
+        """Start again after `kill_all` or `kill_up`."""
         self.http.close()
         self.http = self._client()
         self.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -102,6 +103,9 @@ async def world(database_url: str, valkey_url: str) -> AsyncIterator[World]:
     running = [asyncio.create_task(each) for each in runs]
     await asyncio.gather(*(each.queue.rebuilt.wait() for each in (world.east, world.west)))
     await until_heard(world)
+    for region in (world.east, world.west):  # what is told must not be found by looking
+        await until(lambda region=region: region.queue.reaping._next_look_at)
+        region.queue.reaping._next_look_at = math.inf
     yield world
     for each in running:
         each.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from invoking import Run
 from flik import settings
 from flik.cli import ray_environment
 from flik.cli.instance import INSTANCE, instance_of, ray_temp_dir
+from flik.cli.region import _fresh_temp_dir
 from flik.cli.regions import Place, Region, Regions, read_places
 from flik.cli.up import _settings_of, refuse_hopeless
 from flik.errors import StartupRefused
@@ -121,6 +123,23 @@ def test_ray_s_folder_is_the_region_s_own_and_leaves_room_for_sockets(tmp_path: 
     assert len(folders) == 3
     longest = "session_2026-11-27_16-47-40_123456_4194304/sockets/plasma_store"
     assert all(len(f"{folder}/{longest}") < 104 for folder in folders)
+
+
+def test_what_a_killed_ray_still_writes_does_not_keep_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "logs").mkdir()
+    folder = ray_temp_dir(tmp_path, "us-east")
+    (folder / "session").mkdir(parents=True)
+    remove, failures = shutil.rmtree, iter(range(3))
+
+    def written_to(path: Path, *, ignore_errors: bool) -> None:
+        if next(failures, None) is None:  # else something was written meanwhile, and it is not empty
+            remove(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", written_to)
+    assert list(_fresh_temp_dir(tmp_path, "us-east").iterdir()) == []
+    folder.rmdir()
 
 
 class Child(Region):
