@@ -39,7 +39,8 @@ fmt: $(DEV_READY) ## Format the code
 bench: $(DEV_READY) ## Measure speed, beside what the machine and a Celery stack can do
 	$(BIN)/python -m benchmarks
 
-chaos: $(DEV_READY) ## Kill everything, repeatedly (the long form)
+chaos: $(DEV_READY) ## Kill everything, repeatedly, and try 10,000 sequences of events (the long form)
+	FLIK_SEQUENCES=10000 $(BIN)/python -m pytest tests/unit/pipeline/test_sequences.py
 	FLIK_CHAOS=long $(BIN)/python -m pytest -m chaos --timeout 1800
 
 fuzz: $(DEV_READY) ## Send 200,000 requests made from the description (the long form; FLIK_FUZZ_SEED repeats it)

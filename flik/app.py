@@ -106,7 +106,7 @@ def gateway_config(settings: Settings, database_url: str, redis_url: str) -> Gat
     """Return what a gateway replica needs."""
     return GatewayConfig(
         region=settings.region,
-        regions=frozenset({settings.region}),
+        regions=frozenset({settings.region, *settings.regions}),
         public_url=settings.public_url,
         cors_origins=settings.cors_origins,
         database_url=database_url,

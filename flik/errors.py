@@ -537,6 +537,19 @@ class TooManySubscriptions(RequestError):
         return f"a connection may have {self.limit:,} subscriptions, and has; end one, or open another connection"
 
 
+class StreamIdle(RequestError):
+    """A WebSocket followed nothing that goes on for `idle_s` seconds; the connection ends."""
+
+    code = "stream_idle"
+
+    def __init__(self, idle_s: float) -> None:
+        super().__init__(idle_s)
+        self.idle_s = idle_s
+
+    def __str__(self) -> str:
+        return f"nothing that goes on was followed for {self.idle_s:g} s; open a connection when there is something"
+
+
 class NotBuilt(RequestError):
     """The route is part of the interface, but what it is for is still to be built."""
 
@@ -551,22 +564,26 @@ class NotBuilt(RequestError):
 
 
 class TooManyFollowers(RequestError):
-    """As many connections follow tasks as may. `whose` they are: those of the credential, or of the gateway."""
+    """As many connections follow tasks as may. `whose` they are: those of the credential, or of the gateway.
+
+    `what` is counted: connections, or streams and subscriptions together.
+    """
 
     code = "too_many_followers"
 
-    def __init__(self, whose: str, most: int, retry_after_s: float = 5.0) -> None:
-        super().__init__(whose, most, retry_after_s)
+    def __init__(self, whose: str, most: int, what: str = "connections", retry_after_s: float = 5.0) -> None:
+        super().__init__(whose, most, what, retry_after_s)
         self.whose = whose
         self.most = most
+        self.what = what
         self.retry_after_s: float = retry_after_s
 
     def __str__(self) -> str:
-        return f"{self.whose} follows tasks with {self.most:,} connections, which is the most; close some, or poll"
+        return f"{self.whose} follows tasks with {self.most:,} {self.what}, which is the most; close some, or poll"
 
 
 class Unavailable(FlikError):
-    """A dependency is away. `dependency` names it: postgresql, queue, artifacts, issuer."""
+    """A dependency is away. `dependency` names it: postgresql, queue, artifacts, issuer, name server."""
 
     code = "unavailable"
 
@@ -586,6 +603,23 @@ class GatewayStops(Unavailable):
 
     def __str__(self) -> str:
         return f"{self.dependency} is being stopped; come back in {self.retry_after_s:g} s"
+
+
+class TooManyStrangers(Unavailable):
+    """As many WebSockets are open whose client has not said who it is as may be. `dependency` is the gateway."""
+
+    code = "too_many_strangers"
+
+    def __init__(self, dependency: str, most: int, retry_after_s: float = 1.0) -> None:
+        super().__init__(dependency, retry_after_s)
+        self.args = (dependency, most, retry_after_s)
+        self.most = most
+
+    def __str__(self) -> str:
+        return (
+            f"{self.dependency} has {self.most:,} WebSockets open whose client has not said who it is, which is the"
+            f" most; try again in {self.retry_after_s:g} s, or show a key or a ticket in the handshake"
+        )
 
 
 class QueueFull(FlikError):

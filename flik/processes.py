@@ -4,13 +4,14 @@ A process id alone is never trusted: the kernel gives it to somebody else as soo
 process is gone. Every process is held as a `psutil.Process`, which remembers the creation
 time and refuses to signal a stranger that inherited the number.
 
-Three tools, for three ways in which a process gets lost:
+Four tools, for the ways in which a process gets lost:
 
 - a child and its descendants are still in the tree: `end_all`;
 - a child's child was orphaned while we live: `become_subreaper` makes the kernel hand it to
   us, so that it is in the tree again;
 - Flik itself was killed, and everything it had started belongs to init now:
-  `find_by_environ` finds them by a variable that Flik put into their environment.
+  `find_by_environ` finds them by a variable that Flik put into their environment;
+- and they wrote their title over it, as Ray's agents do: `find_by_files` finds them by what they write to.
 """
 
 from __future__ import annotations
@@ -68,6 +69,12 @@ def find_by_environ(name: str, value: str) -> list[psutil.Process]:
     """
     exempt = _self_and_ancestors()
     return [process for process in psutil.process_iter() if process not in exempt and _carries(process, name, value)]
+
+
+def find_by_files(beginning: str) -> list[psutil.Process]:
+    """All processes of this user that hold a file open whose path begins so, but this one and its ancestors."""
+    exempt = _self_and_ancestors()
+    return [process for process in psutil.process_iter() if process not in exempt and _holds(process, beginning)]
 
 
 def become_subreaper() -> bool:
@@ -138,6 +145,13 @@ def _reap(pid: int) -> bool:
 def _carries(process: psutil.Process, name: str, value: str) -> bool:
     with suppress(psutil.Error, OSError):
         return process.uids().real == os.getuid() and process.environ().get(name) == value
+    return False
+
+
+def _holds(process: psutil.Process, beginning: str) -> bool:
+    with suppress(psutil.Error, OSError):
+        ours = process.uids().real == os.getuid()
+        return ours and any(file.path.startswith(beginning) for file in process.open_files())
     return False
 
 

@@ -110,7 +110,10 @@ class TaskRequest(_Request):
     payload: dict[str, Any] = Field(description="The input; its fields depend on the task type.")
     region: Region | None = Field(default=None, description="Where to run; by default here.")
     start_deadline_s: float | None = Field(
-        default=None, gt=0, le=30 * 86_400, description="EXPIRED when it has not started within this many seconds."
+        default=None,
+        gt=0,
+        le=30 * 86_400,
+        description="EXPIRED when it has not started within this many seconds; further attempts may start later.",
     )
     webhook: TaskWebhook | None = None
 
@@ -141,7 +144,10 @@ class DagStep(_Request):
     )
     priority: Priority | None = Field(default=None, description="By default that of the dag.")
     start_deadline_s: float | None = Field(
-        default=None, gt=0, le=30 * 86_400, description="EXPIRED when it has not started so long after its parents."
+        default=None,
+        gt=0,
+        le=30 * 86_400,
+        description="EXPIRED when it has not started so long after its parents; further attempts may start later.",
     )
     max_attempts: Annotated[int, Field(ge=1, le=20), WHOLE] | None = None
     reuse: bool = Field(
@@ -160,7 +166,10 @@ class DagRequest(_Request):
     priority: Whole = Field(default=1, ge=0, le=2, description="0 real-time, 1 interactive, 2 background.")
     region: Region | None = Field(default=None, description="Where to run; by default here.")
     deadline_s: float | None = Field(
-        default=None, gt=0, le=30 * 86_400, description="No step starts later than so many seconds from now."
+        default=None,
+        gt=0,
+        le=30 * 86_400,
+        description="No step starts later than so many seconds from now, but for further attempts of one that had.",
     )
     metadata: dict[str, Any] | None = Field(default=None, description="Kept and shown; up to 16 KiB.")
     webhook: DagWebhook | None = None

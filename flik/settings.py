@@ -24,6 +24,7 @@ from flik.errors import SettingInvalid
 ENV_FILES = (".env.development", ".env.development.local")  # the later wins
 
 
+REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)  # the database takes up to 32 characters
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.\[\]:_-]+", re.ASCII)  # RFC 6454, section 6.2: lower case, no path
 
 
@@ -43,7 +44,8 @@ class Settings(BaseSettings):
     )
 
     # Where Flik is
-    region: str = _env("FLIK_REGION", default="us-east", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    region: str = _env("FLIK_REGION", default="us-east", pattern=f"^{REGION.pattern}$")
+    regions: Annotated[tuple[str, ...], NoDecode] = _env("FLIK_REGIONS", default=())  # that tasks may name, beside it
     port: int = _env("FLIK_PORT", default=8080, ge=1, le=65535)
     data_dir: Annotated[Path, AfterValidator(_absolute)] = _env("FLIK_DATA_DIR", default=Path(".flik"))
     public_url: str | None = _env("FLIK_PUBLIC_URL", default=None)  # None: the address the caller used
@@ -124,7 +126,7 @@ class Settings(BaseSettings):
     def _split_numbers(cls, value: Any) -> Any:
         return tuple(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("cors_origins", "webhook_allow", mode="before")
+    @field_validator("regions", "cors_origins", "webhook_allow", mode="before")
     @classmethod
     def _split_texts(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -134,6 +136,13 @@ class Settings(BaseSettings):
     def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if any(origin != "*" and not _ORIGIN.fullmatch(origin) for origin in value):
             raise ValueError("write origins as browsers send them, for instance https://app.example:8443, or *")
+        return value
+
+    @field_validator("regions")
+    @classmethod
+    def _regions_have_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not REGION.fullmatch(name) for name in value):
+            raise ValueError("write names of up to 32 small letters, digits and hyphens, as in us-east,us-west")
         return value
 
     @field_validator("webhook_allow")

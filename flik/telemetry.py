@@ -16,7 +16,7 @@ import contextvars
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -42,9 +42,9 @@ class Metric:
 METRICS = (
     Metric("flik_tasks_submitted", "counter", ("task_type", "priority"), "Tasks the queue learnt of."),
     Metric("flik_tasks_completed", "counter", ("task_type", "version"), "Tasks that completed."),
-    Metric("flik_tasks_failed", "counter", ("task_type", "error_code"), "Tasks that failed for good."),
+    Metric("flik_tasks_failed", "counter", ("task_type", "error_code"), "Tasks that failed; 50 codes, then other."),
     Metric("flik_tasks_cancelled", "counter", ("task_type",), "Tasks that were cancelled."),
-    Metric("flik_tasks_expired", "counter", (), "Tasks whose start deadline passed."),
+    Metric("flik_tasks_expired", "counter", (), "Tasks that never started by their start deadline."),
     Metric("flik_attempts", "counter", ("task_type", "attempt", "outcome"), "Attempts that ended, by their number."),
     Metric("flik_stale_settlements", "counter", ("task_type",), "Outcomes refused: their lease token was not current."),
     Metric("flik_queue_depth", "gauge", ("task_type", "priority"), "Tasks that wait."),
@@ -154,11 +154,14 @@ def merged(*texts: str) -> str:
 
 
 class Names:
-    """Bounds a label whose values callers choose: the first `most` keep their names, all later ones are "other"."""
+    """Bounds a label whose values callers choose: the first `most` keep their names, all later ones are "other".
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._known: set[str] = set()
+    Those that are `known` beforehand keep theirs whatever callers choose.
+    """
+
+    def __init__(self, most: int, known: Iterable[str] = ()) -> None:
+        self._known = set(known)
+        self._most = most + len(self._known)
 
     def bounded(self, name: str) -> str:
         """Return the name, or "other"."""
@@ -225,8 +228,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_as_json(level: str = "INFO") -> None:
-    """Send the `flik` loggers of this process to standard error as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Send the `flik` loggers of this process to standard error as JSON lines.
+
+    The real one: in a replica `sys.stderr` leads to Ray Serve's own log, which leaves these lines out.
+    """
+    handler = logging.StreamHandler(sys.__stderr__)
     handler.setFormatter(JsonFormatter())
     logger = logging.getLogger("flik")
     logger.handlers[:] = [handler]

@@ -31,6 +31,7 @@ from flik.domain.task import (
     Ticket,
     Worker,
 )
+from flik.domain.window import Page
 from flik.errors import Unavailable
 from flik.storage.dags import Advanced
 from flik.storage.queue import Cancelled, Ended, GrantedRow, RunningRow, Settled, Settlement
@@ -375,12 +376,15 @@ class MemoryStore:
         await self._leave("backlogs")
         return [(*place, rows) for place, rows in counts.items()]
 
-    async def page(self, task_type: str, priority: int, tenant_id: str, after: str, limit: int) -> list[Ticket]:
-        await self._enter("page")
-        found = sorted((row for row in self._waiting() if row.place[:3] == (task_type, priority, tenant_id)), key=_id)
-        tickets = [row.ticket for row in found if _id(row) > after][:limit]
-        await self._leave("page")
-        return tickets
+    async def pages(self, task_type: str, pages: Sequence[Page]) -> list[list[Ticket]]:
+        await self._enter("pages")
+        found = [self._page(task_type, page) for page in pages]
+        await self._leave("pages")
+        return found
+
+    def _page(self, task_type: str, page: Page) -> list[Ticket]:
+        found = sorted((row for row in self._waiting() if row.place[:3] == (task_type, *page.key)), key=_id)
+        return [row.ticket for row in found if _id(row) > page.after][: page.limit]
 
     async def scan_recent(self, after: str, limit: int) -> list[Ticket]:
         await self._enter("scan_recent")
@@ -445,7 +449,7 @@ def _deadline(row: Row) -> float:
 
 
 def _expired(row: Row, now: float) -> bool:
-    return row.start_deadline_at is not None and row.start_deadline_at <= now
+    return row.started_at is None and row.start_deadline_at is not None and row.start_deadline_at <= now
 
 
 def _granted(row: Row, token: str) -> GrantedRow:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -176,6 +177,7 @@ class MemoryDeliveries:
     away: bool = False
     lease_s: float = 20.0
     each: int = 4
+    share: int = 8
 
     def _answer(self) -> None:
         if self.away:
@@ -187,11 +189,14 @@ class MemoryDeliveries:
         self.rows += [Row(message, now) for message in taken]
         return len(taken)
 
-    async def claim(self, slots: int, now: float) -> list[Claimed]:
+    async def claim(self, slots: int, now: float, held: Mapping[str, int]) -> list[Claimed]:
         self._answer()
         claimed: list[Claimed] = []
+        of_tenant = Counter(held)
         for row in self.rows:
-            if len(claimed) < slots and self._is_free(row, now):
+            tenant = row.message.tenant_id
+            if len(claimed) < slots and of_tenant[tenant] < self.share and self._is_free(row, now):
+                of_tenant[tenant] += 1
                 row.token, row.next_at = str(uuid7()), now + self.lease_s
                 url = f"https://{row.message.webhook_id}.example.com/"
                 failures = self.failures.get(row.message.webhook_id, 0)

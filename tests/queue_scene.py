@@ -127,6 +127,7 @@ class Scene:
         while self.queue.settling.gathered:
             await self.queue.settling.step()
             await turn()
+        await self.queue.settling.rest()
 
     async def reap(self, after_s: float = 0.0) -> None:
         self.clock.forward(after_s)

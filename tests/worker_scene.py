@@ -27,12 +27,14 @@ class QueueFake:
         self.asked: list[int] = []
         self.settled: list[Outcome] = []
         self.beats: list[Beat] = []
-        self.revoked: list[str] = []
+        self.lost: list[str] = []
         self.draining = False
         self.settle_failures = 0
         self.lease_failures = 0
         self.empty_replies = 0
         self.beat_failures = 0
+        self.listen_failures = 0
+        self.cancelled: list[tuple[str, str]] = []
         self.refuses = False
         self.changed = asyncio.Event()
         self.beat_gate: asyncio.Event | None = None
@@ -65,7 +67,17 @@ class QueueFake:
             await self.beat_gate.wait()
             self.beat_gate = None
             return BeatReply(self.revoked_at_gate)
-        return BeatReply(self.revoked, self.draining)
+        return BeatReply(self.lost, self.draining)
+
+    async def revoked(self, worker: Worker, wait_s: float) -> list[tuple[str, str]]:
+        if self.listen_failures:
+            self.listen_failures -= 1
+            raise Unavailable("queue")
+        while not self.cancelled:
+            self.changed.clear()
+            await self.changed.wait()
+        cancelled, self.cancelled = self.cancelled, []
+        return cancelled
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         if self.settle_failures:

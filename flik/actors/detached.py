@@ -9,19 +9,44 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import Any
+import time
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from flik import __version__
 from flik.actors import NAMESPACE
 from flik.errors import Unavailable
 
+_ANSWERS_WITHIN_S = 30.0
 _log = logging.getLogger("flik.actors")
 
 
-def start(shell: type[Any], name: str, config: object) -> Any:
-    """Start the actor `name` of this region, or find it running; return a handle."""
+class Made(NamedTuple):
+    """What an actor was made of."""
+
+    version: str
+    config: object
+
+
+class Shell(Protocol):
+    """What such an actor is: made with its configuration, it tells what it was made of."""
+
+    def __init__(self, config: Any) -> None: ...
+
+    async def made_of(self) -> Made:
+        """Return the version of its code, and its configuration."""
+
+
+def start(shell: type[Shell], name: str, config: object) -> Any:
+    """Start the actor `name` of this region, or find it running; return a handle.
+
+    One that another version of Flik started, or with another configuration, ends first: it loses nothing that is not
+    found again.
+    """
+    _end_other(name, Made(__version__, config))
     options = ray.remote(shell).options(
         name=name,
         namespace=NAMESPACE,
@@ -33,6 +58,20 @@ def start(shell: type[Any], name: str, config: object) -> Any:
         max_concurrency=10_000,
     )
     return options.remote(config)
+
+
+def _end_other(name: str, made: Made) -> None:
+    """End the actor that runs under a name if it was made of something else, or does not say of what."""
+    with suppress(ValueError):  # none runs
+        actor = ray.get_actor(name, NAMESPACE)
+        with suppress(RayError):
+            if ray.get(actor.made_of.remote(), timeout=_ANSWERS_WITHIN_S) == made:
+                return
+        _log.warning("%s was made of something else; it is started anew", name)
+        ray.kill(actor)
+        while True:  # until its name is free
+            ray.get_actor(name, NAMESPACE)
+            time.sleep(0.05)
 
 
 def end_process_with(running: asyncio.Task[None]) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import os
 from dataclasses import dataclass
 
+from flik import __version__
 from flik.actors import LIMITER, detached
 from flik.domain.rate import Ask, Loan
 from flik.live.buckets import LiveBuckets
@@ -36,6 +37,10 @@ class LimiterShell:
         self._config = config
         self._limiter: RegionLimiter | None = None
         self._running: asyncio.Task[None] | None = None
+
+    async def made_of(self) -> detached.Made:
+        """See `detached.start`."""
+        return detached.Made(__version__, self._config)
 
     def _open(self) -> RegionLimiter:
         if self._limiter is None:

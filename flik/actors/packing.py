@@ -14,7 +14,7 @@ import pickle  # what Ray itself does with everything that crosses it
 from collections.abc import Sequence
 from typing import Any
 
-from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, Ticket
+from flik.domain.task import Completed, Failed, Grant, HandedBack, Outcome, Ticket, compact_ticket
 
 _OUTCOMES = (Completed, Failed, HandedBack)  # an outcome travels behind its place in here
 _PLACES = {kind: place for place, kind in enumerate(_OUTCOMES)}
@@ -27,7 +27,7 @@ def pack_tickets(tickets: Sequence[Ticket]) -> bytes:
 
 def unpack_tickets(packed: bytes) -> list[Ticket]:
     """Return the tickets that `pack_tickets` packed."""
-    return list(map(Ticket._make, _unpack(packed)))
+    return list(map(compact_ticket, _unpack(packed)))
 
 
 def pack_grants(grants: Sequence[Grant]) -> bytes:

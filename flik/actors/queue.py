@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from flik import __version__
 from flik.actors import QUEUE, detached, packing
 from flik.domain.pressure import Load
 from flik.domain.task import Worker
 from flik.live.feed import FeedWriter
+from flik.live.news import NewsReader, NewsWriter
 from flik.live.results import LiveResults
 from flik.pipeline.collector import collect_seldom
 from flik.pipeline.housekeeping import Housekeeping
@@ -64,6 +66,10 @@ class QueueShell:
         self._opening: asyncio.Task[TaskQueue] | None = None
         self._running: asyncio.Task[None] | None = None
 
+    async def made_of(self) -> detached.Made:
+        """See `detached.start`."""
+        return detached.Made(__version__, self._config)
+
     async def _queue(self) -> TaskQueue:
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
@@ -82,12 +88,15 @@ class QueueShell:
         ).open()
         hot = LiveResults(config.redis_url, ttl_s=config.hot_ttl_s, measured=measures.metrics).open()
         feed = FeedWriter(config.redis_url, measures.metrics).open()
+        news = NewsWriter(config.redis_url)
         queue = TaskQueue(
-            QueueStore(database, config.region), hot, feed, config.policy, steady_clock, measures=measures
-        )
+            QueueStore(database, config.region), hot, feed, config.policy, steady_clock, measures=measures,
+            tell_others=news.tell,
+        )  # fmt: skip
+        heard = NewsReader(config.redis_url, config.region, queue.hear)
         read_limits, forget = TenantStore(database).work_limits, partial(_forget, database)
         housekeeping = Housekeeping(read_limits, queue.waiting.limits_are, forget, steady_clock)
-        self._running = asyncio.create_task(_run(queue, housekeeping))
+        self._running = asyncio.create_task(_run(queue, housekeeping, heard))
         detached.end_process_with(self._running)
         return queue
 
@@ -103,6 +112,10 @@ class QueueShell:
     async def beat(self, beat: Beat) -> BeatReply:
         """See `TaskQueue.beat`."""
         return await (await self._queue()).beat(beat)
+
+    async def revoked(self, worker: Worker, wait_s: float) -> list[tuple[str, str]]:
+        """See `TaskQueue.revoked`."""
+        return await (await self._queue()).revoked(worker, wait_s)
 
     async def settle(self, outcomes: bytes) -> list[bool]:
         """See `TaskQueue.settle`; the outcomes are packed."""
@@ -154,11 +167,12 @@ async def _forget(database: Database, now: float, limit: int) -> int:
     return max(await forget_expired(database, now, limit), await forget_streams(database, now, limit))
 
 
-async def _run(queue: TaskQueue, housekeeping: Housekeeping) -> None:
+async def _run(queue: TaskQueue, housekeeping: Housekeeping, news: NewsReader) -> None:
     await housekeeping.begin()
     async with asyncio.TaskGroup() as group:
         group.create_task(queue.run(), name="queue")
         group.create_task(housekeeping.run(), name="housekeeping")
+        group.create_task(news.run(), name="news")
 
 
 def start_queue(config: QueueConfig) -> None:

@@ -43,6 +43,11 @@ class RemoteQueue(Remote):
         reply: BeatReply = await self.call("beat", beat, within_s=_CALL_S)
         return reply
 
+    async def revoked(self, worker: Worker, wait_s: float) -> list[tuple[str, str]]:
+        """Wait up to `wait_s` for (task, lease token) pairs to stop working on."""
+        revoked: list[tuple[str, str]] = await self.call("revoked", worker, wait_s, within_s=wait_s + _CALL_S)
+        return revoked
+
     async def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """Report outcomes; False for each whose lease token was not current."""
         accepted: list[bool] = await self.call("settle", packing.pack_outcomes(outcomes), within_s=40.0)

@@ -19,14 +19,12 @@ from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
 from pathlib import Path
 
-import psutil
 from packaging.requirements import Requirement
 
+from flik.cli import memory as limits
 from flik.errors import StartupRefused
 
 GIB = 1024**3
-MEMORY_NEEDED_BYTES = 2 * GIB
-MEMORY_LEAST_BYTES = 1 * GIB
 DISK_NEEDED_BYTES = 5 * GIB
 DISK_LEAST_BYTES = 1 * GIB
 SHARED_MEMORY_NEEDED_BYTES = 200 * 1024**2
@@ -89,11 +87,11 @@ def port(number: int) -> Finding:
 
 
 def memory(available_bytes: int | None = None) -> Finding:
-    """Ray, the servers and the models of one region take about 2 GiB."""
-    free = _available_bytes() if available_bytes is None else available_bytes
+    """Ray, the servers and the models of one region take about 2 GiB; `flik up` refuses to start with too little."""
+    free = limits.available_bytes() if available_bytes is None else available_bytes
     detail = f"{free / GIB:.1f} GiB available"
-    advice = f"close something: a region takes about {MEMORY_NEEDED_BYTES / GIB:g} GiB"
-    return _bounded("memory", detail, free, needed=MEMORY_NEEDED_BYTES, least=MEMORY_LEAST_BYTES, advice=advice)
+    advice = f"close something: a region takes about {limits.NEEDED_BYTES / GIB:g} GiB"
+    return _bounded("memory", detail, free, needed=limits.NEEDED_BYTES, least=limits.LEAST_BYTES, advice=advice)
 
 
 def shared_memory(folder: Path = Path("/dev/shm")) -> Finding:  # noqa: S108  # it is measured, not written to
@@ -188,17 +186,6 @@ def _bounded(check: str, detail: str, value: int, *, needed: int, least: int, ad
     if value < least:
         return fail(check, detail, advice)
     return warn(check, detail, advice) if value < needed else ok(check, detail)
-
-
-def _available_bytes() -> int:
-    """Return what the machine, or the container if that is less, can still give."""
-    machine = int(psutil.virtual_memory().available)
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):  # no container, or "max": no limit
-        return machine
-    return min(machine, max(0, limit - used))
 
 
 def _is_gateway(number: int) -> bool:

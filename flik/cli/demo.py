@@ -10,7 +10,7 @@ import click
 
 from flik.cli.progress import follow
 from flik.cli.results import extension_of
-from flik.client import FlikClient, Task
+from flik.client import ClientError, FlikClient, Task
 
 PROMPTS = {
     "TEXT": {"prompt": "a lighthouse keeper who paints the sea", "seed": 7},
@@ -20,7 +20,10 @@ PROMPTS = {
 
 
 def run_demo(url: str, key: str, folder: Path, stop: threading.Event) -> None:
-    """Submit one task of each type, show their progress, and print where their files are."""
+    """Submit one task of each type, show their progress, and print where their files are.
+
+    What keeps it from that is said, and nothing more comes of it: the service goes on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     asyncio.run(_until_stopped(url, key, folder, stop))
 
@@ -32,7 +35,10 @@ async def _until_stopped(url: str, key: str, folder: Path, stop: threading.Event
     if not work.done():
         work.cancel()
         return
-    work.result()
+    try:
+        work.result()
+    except (ClientError, OSError) as error:
+        click.echo(f"  The demo came to nothing: {error}", err=True)
 
 
 async def _run(url: str, key: str, folder: Path) -> None:

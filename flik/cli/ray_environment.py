@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from flik.cli import haproxy
 from flik.cli.instance import INSTANCE, instance_of
@@ -22,11 +24,25 @@ _FIRST_REPLICA_PORT = 30_000
 _LAST_REPLICA_PORT = 39_000
 
 
-def build(settings: Settings, database_url: str, redis_url: str) -> dict[str, str]:
-    """Return the whole environment of a region's processes."""
-    metrics, stats, fallback_http, fallback_grpc = free_ports(4)
-    http_from = free_block(2 * _REPLICA_PORTS)
-    grpc_from = http_from + _REPLICA_PORTS
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Those of one region, beside that of its gateway; the last two begin blocks of `_REPLICA_PORTS`."""
+
+    metrics: int
+    stats: int
+    fallback_http: int
+    fallback_grpc: int
+    replicas_http: int
+    replicas_grpc: int
+
+
+def build(each: Sequence[Settings], database_url: str, redis_url: str) -> list[dict[str, str]]:
+    """Return the whole environment of each region's processes."""
+    ports = pick_ports(len(each))
+    return [_build(chosen, picked, database_url, redis_url) for chosen, picked in zip(each, ports, strict=True)]
+
+
+def _build(settings: Settings, ports: Ports, database_url: str, redis_url: str) -> dict[str, str]:
     token = settings.data_dir / "ray_token"
     kept_secret(token)
     decided = {
@@ -35,6 +51,8 @@ def build(settings: Settings, database_url: str, redis_url: str) -> dict[str, st
         "REDIS_URL": redis_url,
         "FLIK_DATA_DIR": str(settings.data_dir),
         "FLIK_REGION": settings.region,
+        "FLIK_REGIONS": ",".join(settings.regions),
+        "FLIK_RATE_SHARE": str(settings.rate_share),
         "FLIK_PORT": str(settings.port),
     }
     defaults = {
@@ -47,14 +65,14 @@ def build(settings: Settings, database_url: str, redis_url: str) -> dict[str, st
         **_problems_of_others(settings),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # parsed by a Python process, for each request
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_http),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http_from),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(grpc_from - 1),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc_from),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc_from + _REPLICA_PORTS - 1),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.metrics),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.stats),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports.replicas_http),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.replicas_http + _REPLICA_PORTS - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(ports.replicas_grpc),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(ports.replicas_grpc + _REPLICA_PORTS - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         "RAY_SERVE_PORT_QUARANTINE_S": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
@@ -80,19 +98,42 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def free_block(size: int) -> int:
-    """Return the first of `size` neighbouring free ports.
+def free_blocks(size: int, count: int) -> list[int]:
+    """Return the first ports of `count` blocks of `size` neighbouring free ports each.
 
     Raises:
-        StartupRefused: there is no such block.
+        StartupRefused: there are not so many.
     """
     # Start at a place that depends on this process, so that two Flik that start together do not collide.
     blocks = (_LAST_REPLICA_PORT - _FIRST_REPLICA_PORT) // size
+    found: list[int] = []
     for step in range(blocks):
         first = _FIRST_REPLICA_PORT + (os.getpid() + step) % blocks * size
         if all(is_free(port, "0.0.0.0") for port in range(first, first + size)):  # noqa: S104 - as Ray binds
-            return first
-    raise StartupRefused(f"no {size} neighbouring ports are free from {_FIRST_REPLICA_PORT} to {_LAST_REPLICA_PORT}")
+            found.append(first)
+        if len(found) == count:
+            return found
+    raise StartupRefused(
+        f"{count} times {size} neighbouring ports are not free from {_FIRST_REPLICA_PORT} to {_LAST_REPLICA_PORT}"
+    )
+
+
+def pick_ports(count: int) -> list[Ports]:
+    """Return free ports for so many regions; no two have one in common.
+
+    Raises:
+        StartupRefused: there are not so many.
+    """
+    blocks = free_blocks(2 * _REPLICA_PORTS, count)
+    taken = {port for first in blocks for port in range(first, first + 2 * _REPLICA_PORTS)}
+    single: list[int] = []
+    while len(single) < 4 * count:  # the system picks from a range in which blocks may lie
+        single = [port for port in free_ports(6 * count) if port not in taken]
+    return [Ports(*_four(single[4 * place :]), first, first + _REPLICA_PORTS) for place, first in enumerate(blocks)]
+
+
+def _four(ports: Sequence[int]) -> tuple[int, int, int, int]:
+    return ports[0], ports[1], ports[2], ports[3]
 
 
 def is_free(port: int, host: str) -> bool:

@@ -1,6 +1,6 @@
 """One region: a process that starts a Ray cluster with Flik on it, and ends it with itself.
 
-`flik up` runs it as a child (`python -m flik.cli.region DATA_DIR [DASHBOARD_PORT]`), with the environment of
+`flik up` runs it as a child (`python -m flik.cli.region DATA_DIR REGION [DASHBOARD_PORT]`), with the environment of
 `ray_environment`. It writes one JSON line for each stage it reaches to standard output; the
 applications are deployed by a child of its own, `flik.cli.deploy`. It stops on SIGTERM, on SIGINT, and
 when its standard input ends, which is how it learns that `flik up` was killed.
@@ -36,16 +36,17 @@ from flik.processes import become_subreaper, end_all
 STOP_WITHIN_S = 6.0
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _MIN_LOGICAL_CPUS = 4
+_EMPTY_WITHIN_S = 10.0
 
 
-def main(data_dir: Path, dashboard_port: int | None) -> None:
+def main(data_dir: Path, region: str, dashboard_port: int | None) -> None:
     """Run the region until it is told to stop."""
     become_subreaper()
     stop = threading.Event()
     _stop_on_signals(stop)
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
     deploying = _prepare_to_deploy()
-    address = _start_ray(data_dir, dashboard_port)
+    address = _start_ray(data_dir, region, dashboard_port)
     _stop_on_signals(stop)  # ray.init put its own handler in the place of ours
     if not _deployed(deploying, address, stop):
         _end_children()
@@ -62,12 +63,12 @@ def _stop_on_signals(stop: threading.Event) -> None:
         signal.signal(number, lambda *_: stop.set())
 
 
-def _start_ray(data_dir: Path, dashboard_port: int | None) -> str:
+def _start_ray(data_dir: Path, region: str, dashboard_port: int | None) -> str:
     tell(stage="ray")
     address = start_head(
         num_cpus=max(_MIN_LOGICAL_CPUS, os.cpu_count() or 1),
         object_store_bytes=OBJECT_STORE_BYTES,
-        temp_dir=str(_fresh_temp_dir(data_dir)),
+        temp_dir=str(_fresh_temp_dir(data_dir, region)),
         dashboard_port=dashboard_port,
     )
     ray.init(address=address, log_to_driver=False, configure_logging=False, namespace=NAMESPACE)
@@ -88,12 +89,16 @@ def _deployed(deploying: subprocess.Popen[str], address: str, stop: threading.Ev
     return stop.is_set() or deploying.returncode == 0
 
 
-def _fresh_temp_dir(data_dir: Path) -> Path:
-    """Return Ray's folder, without the sessions of earlier starts; `logs/ray` in the data folder leads to it."""
-    folder = ray_temp_dir(data_dir)
+def _fresh_temp_dir(data_dir: Path, region: str) -> Path:
+    """Return Ray's folder, without the sessions of earlier starts; `logs/ray-REGION` in the data folder leads to it."""
+    folder = ray_temp_dir(data_dir, region)
+    deadline = time.monotonic() + _EMPTY_WITHIN_S
     shutil.rmtree(folder, ignore_errors=True)
+    while folder.exists() and time.monotonic() < deadline:  # agents of a Ray that was killed may write to the last
+        time.sleep(0.1)
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
-    shortcut = data_dir / "logs" / "ray"
+    shortcut = data_dir / "logs" / f"ray-{region}"
     shortcut.unlink(missing_ok=True)
     shortcut.symlink_to(folder / "session_latest" / "logs")
     return folder
@@ -127,4 +132,4 @@ def _watch_parent(stop: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else None)
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if sys.argv[3:] else None)

@@ -1,9 +1,8 @@
 """`flik up`: starts everything, stays in the foreground, and takes everything down with it.
 
-In order: the data folder is locked, left-overs of a crashed run are ended, the embedded
-servers start, the schema is brought up to date, the operator's key is found or made (`admin_key`
-in the data folder), the region's process starts Ray with the applications. When the region ends
-unasked it is started again.
+In order: the data folder is locked, left-overs of a crashed run are ended, ports and memory are looked at, the
+embedded servers start, the schema is brought up to date, the operator's key is found or made (`admin_key` in the
+data folder), each region's process (`flik/cli/regions.py`) starts Ray with the applications.
 """
 
 from __future__ import annotations
@@ -12,218 +11,164 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-import psutil
 from rich.console import Console
 
 from flik import settings as settings_module
-from flik.cli import ray_environment
-from flik.cli.instance import INSTANCE, instance_of
+from flik.cli import memory, ray_environment
+from flik.cli.instance import INSTANCE, instance_of, ray_temp_dirs
+from flik.cli.regions import Place, Region, Regions, read_places
 from flik.embedded import Servers
 from flik.errors import StartupRefused
 from flik.live.check import check_redis
 from flik.pipeline.bootstrap import FILE_NAME as ADMIN_KEY_FILE
 from flik.pipeline.bootstrap import HEADER_FILE_NAME, AdminKey, ensure_operator
-from flik.processes import become_subreaper, end_all, find_by_environ, reap_orphans
+from flik.processes import become_subreaper, end_all, find_by_environ, find_by_files
 from flik.settings import Settings
 from flik.storage.check import check_database
 from flik.storage.migrate import migrate
 
-LEAST_MEMORY_BYTES = 1536 * 1024 * 1024
-STOP_REGION_WITHIN_S = 9.0
-_STAGES = {
-    "ray": "starting Ray",
-    "serve": "starting Ray Serve",
-    "applications": "starting the gateway, the queue and the models",
-}
+DASHBOARD_PORT = 8265
 
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Where to listen (FLIK_PORT, else 8080).")
 @click.option("--region", help="The name of this region (FLIK_REGION, else us-east).")
+@click.option("--regions", metavar="REGION:PORT,...", help="Several regions, as in us-east:8080,us-west:8081.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="The data folder (FLIK_DATA_DIR, else .flik).")
 @click.option("--demo", is_flag=True, help="Run one task of each type, then go on serving.")
 @click.option("--dashboard/--no-dashboard", default=True, help="Ray's dashboard, on loopback.")
-def up(port: int | None, region: str | None, data_dir: Path | None, demo: bool, dashboard: bool) -> None:
+def up(
+    *, port: int | None, region: str | None, regions: str | None, data_dir: Path | None, demo: bool, dashboard: bool
+) -> None:
     """Start Flik here and stay in the foreground; Ctrl-C stops all it started.
 
     Without DATABASE_URL and REDIS_URL, PostgreSQL and Valkey start in the data folder.
+
+    With --regions each region is a Ray cluster of its own, with its own port; they share PostgreSQL, Redis and the
+    data folder. A task may name any of them, at any of the ports.
     """
+    if regions is not None and (port is not None or region is not None):
+        raise click.UsageError("--regions names regions and ports itself: leave --region and --port out")
     overrides = {"port": port, "region": region, "data_dir": data_dir}
-    chosen = settings_module.load(**{name: value for name, value in overrides.items() if value is not None})
+    given = {name: value for name, value in overrides.items() if value is not None}
+    each = [settings_module.load(**given)] if regions is None else _settings_of(read_places(regions), given)
     console = Console(stderr=True)
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    refuse_hopeless(chosen)
     become_subreaper()
     with (
-        _servers(chosen, console) as (servers, environment, admin),
-        Region(chosen, environment, servers.pids, dashboard=dashboard) as running,
+        _servers(each, console) as (servers, environments, admin),
+        Regions(_regions(each[0].data_dir, environments, dashboard=dashboard), servers.pids) as running,
     ):
         with console.status("starting") as status:
-            running.wait_until_ready(stop, lambda stage: status.update(_STAGES.get(stage, stage)))
+            running.wait_until_ready(stop, status.update)
         if not stop.is_set():
-            _announce(chosen, running, admin)
+            _announce(each, running, admin)
         if demo and not stop.is_set():
             from flik.cli.demo import run_demo  # noqa: PLC0415  # the client stays in memory
 
-            run_demo(_url(chosen), admin.key, chosen.data_dir / "demo", stop)
+            run_demo(_url(each[0]), admin.key, each[0].data_dir / "demo", stop)
         running.keep_running(stop)
         console.print("stopping ...")
     console.print("stopped")
 
 
-def refuse_hopeless(chosen: Settings) -> None:
-    """Refuse to start where it cannot work, before anything is started.
+def _settings_of(places: Sequence[Place], given: Mapping[str, Any]) -> list[Settings]:
+    """Return the settings of each region. They share the limits while Redis is away, and each knows all."""
+    names = tuple(place.region for place in places)
+    share = settings_module.load(**given).rate_share / len(places)
+    return [
+        settings_module.load(**given, region=region, port=port, regions=names, rate_share=share)
+        for region, port in places
+    ]
+
+
+def refuse_hopeless(each: Sequence[Settings]) -> None:
+    """Refuse to start where it cannot work, before a server or a region is started.
 
     Raises:
-        StartupRefused: the port is taken or memory is short.
+        StartupRefused: a port is taken or memory is short.
     """
-    if not ray_environment.is_free(chosen.port, "0.0.0.0"):  # noqa: S104 - HAProxy listens there
-        raise StartupRefused(f"port {chosen.port} is in use; choose another with --port")
-    available = psutil.virtual_memory().available
-    if available < LEAST_MEMORY_BYTES:
+    for chosen in each:
+        if not ray_environment.is_free(chosen.port, "0.0.0.0"):  # noqa: S104 - HAProxy listens there
+            option = "--port" if len(each) == 1 else "--regions"
+            raise StartupRefused(f"port {chosen.port} is in use; choose another with {option}")
+    available, needed = memory.available_bytes(), memory.LEAST_BYTES * len(each)
+    if available < needed:
         raise StartupRefused(
-            f"{available >> 20} MiB of memory are available and Flik needs {LEAST_MEMORY_BYTES >> 20} MiB; "
-            "end something else first"
+            f"{available >> 20} MiB of memory are available and Flik needs {needed >> 20} MiB; end something else first"
         )
 
 
 @contextmanager
-def _servers(chosen: Settings, console: Console) -> Iterator[tuple[Servers, dict[str, str], AdminKey]]:
-    """Hold the data folder and the servers; yield them, the environment that a region needs, and the operator's key."""
-    with console.status("starting PostgreSQL and Valkey"):
-        servers = Servers(chosen.data_dir, chosen.database_url, chosen.redis_url)
-        addresses = servers.start()
+def _servers(
+    each: Sequence[Settings], console: Console
+) -> Iterator[tuple[Servers, Sequence[dict[str, str]], AdminKey]]:
+    """Hold the data folder and the servers; yield them, the environment of each region, and the operator's key."""
+    shared = each[0]
+    servers = Servers(shared.data_dir, shared.database_url, shared.redis_url)
+    servers.hold()
     try:
-        # The folder is ours now: whatever carries its mark was left behind by a run that crashed.
-        end_all(find_by_environ(INSTANCE, instance_of(chosen.data_dir)), grace_s=2.0)
+        _end_earlier_run(shared.data_dir)
+        refuse_hopeless(each)
+        with console.status("starting PostgreSQL and Valkey"):
+            addresses = servers.start()
         for warning in (*check_database(addresses.database_url), *check_redis(addresses.redis_url)):
             console.print(f"warning: {warning}")
         migrate(addresses.database_url)
-        admin = ensure_operator(addresses.database_url, chosen.data_dir)
-        yield servers, ray_environment.build(chosen, addresses.database_url, addresses.redis_url), admin
+        admin = ensure_operator(addresses.database_url, shared.data_dir)
+        yield servers, ray_environment.build(each, addresses.database_url, addresses.redis_url), admin
     finally:
         servers.stop()
 
 
-class Region:
-    """The region's process: started, watched, started again when it ends unasked, stopped."""
+def _end_earlier_run(data_dir: Path) -> None:
+    """End what a run that was killed left behind: it may hold a port. The folder must be ours."""
+    left = find_by_environ(INSTANCE, instance_of(data_dir)) + find_by_files(ray_temp_dirs(data_dir))
+    end_all(left, grace_s=2.0)
 
-    def __init__(
-        self, chosen: Settings, environment: dict[str, str], servers: Callable[[], dict[str, int]], *, dashboard: bool
-    ) -> None:
-        self.dashboard_port = ray_environment.free_ports(1)[0] if dashboard else None
-        if dashboard and ray_environment.is_free(8265, "127.0.0.1"):
-            self.dashboard_port = 8265
-        self._chosen = chosen
-        self._environment = environment
-        self._servers = servers
-        self._process: subprocess.Popen[str] | None = None
-        self._stages: list[dict[str, Any]] = []
 
-    def __enter__(self) -> Region:
-        self._start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
-
-    def _start(self) -> None:
-        log = (self._chosen.data_dir / "logs" / "region.log").open("ab")
-        arguments = [str(self.dashboard_port)] if self.dashboard_port is not None else []
-        self._stages = []
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "flik.cli.region", str(self._chosen.data_dir), *arguments],
-            env=self._environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for us; the region is stopped in order
-        )
-        log.close()
-        threading.Thread(target=self._listen, args=(self._process, self._stages), daemon=True).start()
-
-    @staticmethod
-    def _listen(process: subprocess.Popen[str], stages: list[dict[str, Any]]) -> None:
-        for line in process.stdout or ():
-            if line.startswith("{"):
-                stages.append(json.loads(line))
-
-    def wait_until_ready(self, stop: threading.Event, show: Any) -> None:
-        """Return when the region works, or when `stop` is set.
-
-        Raises:
-            StartupRefused: the region ended instead.
-        """
-        while not stop.wait(0.05):
-            latest = self._stages[-1] if self._stages else {"stage": "starting"}
-            if latest["stage"] == "ready":
-                return
-            show(latest["stage"])
-            if self._process is None or self._process.poll() is not None:
-                reason = latest.get("reason") or f"the region did not start; see {self._log_path}"
-                raise StartupRefused(reason)
-
-    def keep_running(self, stop: threading.Event) -> None:
-        """Return when `stop` is set; start the region again whenever it ends before."""
-        while not stop.wait(0.5):
-            reap_orphans({*self._servers().values(), *([self._process.pid] if self._process else [])})
-            if self._process is not None and self._process.poll() is not None:
-                click.echo("the region ended unasked; starting it again", err=True)
-                self._end_leftovers()
-                self._start()
-                time.sleep(1.0)
-
-    @property
-    def _log_path(self) -> Path:
-        return self._chosen.data_dir / "logs" / "region.log"
-
-    def _stop(self) -> None:
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_REGION_WITHIN_S)
-        self._end_leftovers()
-
-    def _end_leftovers(self) -> None:
-        """End the region and whatever of it is left: all our descendants but the servers.
-
-        Orphans come back to us as their subreaper. The mark in the environment is not enough
-        here, because Ray's agents write their titles over it.
-        """
-        servers = set(self._servers().values())
-        ours = [child for child in psutil.Process().children() if child.pid not in servers]
-        end_all([*ours, *find_by_environ(INSTANCE, self._environment[INSTANCE])], 1.0)
-        if self._process is not None:
-            self._process.wait(1.0)
+def _regions(data_dir: Path, environments: Sequence[dict[str, str]], *, dashboard: bool) -> list[Region]:
+    ports: list[int | None] = [None] * len(environments)
+    if dashboard:
+        ports = [*ray_environment.free_ports(len(environments))]
+        if ray_environment.is_free(DASHBOARD_PORT, "127.0.0.1"):
+            ports[0] = DASHBOARD_PORT
+    return [Region(data_dir, environment, port) for environment, port in zip(environments, ports, strict=True)]
 
 
 def _url(chosen: Settings) -> str:
     return f"http://127.0.0.1:{chosen.port}"
 
 
-def _announce(chosen: Settings, running: Region, admin: AdminKey) -> None:
-    url = _url(chosen)
-    dashboard = f"\n  Ray        http://127.0.0.1:{running.dashboard_port}" if running.dashboard_port else ""
+def _announce(each: Sequence[Settings], running: Regions, admin: AdminKey) -> None:
+    first = each[0]
+    names = ", ".join(chosen.region for chosen in each)
     click.echo(
-        f"Flik is up in region {chosen.region} (pid {os.getpid()}).\n\n"
-        f"  API        {url}/api/v1/tasks\n  Health     {url}/health\n  Metrics    {url}/metrics{dashboard}\n"
-        f"  Data       {chosen.data_dir}\n{_about_key(chosen, admin)}\n\nTry it:\n\n"
-        f"{first_call(url, chosen.data_dir / HEADER_FILE_NAME)}\n\nCtrl-C stops everything."
+        f"Flik is up in {'region' if len(each) == 1 else 'the regions'} {names} (pid {os.getpid()}).\n\n"
+        + "".join(map(_about_region, each, running.all))
+        + f"  Data       {first.data_dir}\n{_about_key(first, admin)}\n\nTry it:\n\n"
+        f"{first_call(_url(first), first.data_dir / HEADER_FILE_NAME)}\n\nCtrl-C stops everything."
     )
+
+
+def _about_region(chosen: Settings, running: Region) -> str:
+    url = _url(chosen)
+    lines = [f"  API        {url}/api/v1/tasks", f"  Health     {url}/health", f"  Metrics    {url}/metrics"]
+    if chosen.regions:
+        lines.insert(0, f"  {chosen.region}")
+    if running.dashboard_port:
+        lines.append(f"  Ray        http://127.0.0.1:{running.dashboard_port}")
+    return "\n".join(lines) + "\n" * (2 if chosen.regions else 1)
 
 
 def first_call(url: str, header_file: Path) -> str:

@@ -44,7 +44,7 @@ _NO_EVENTS = frozenset({404, 405, 406, 429, 501})
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
-    """One task to submit. `start_deadline_s`: it expires if it was not started by then."""
+    """One task to submit. `start_deadline_s`: it expires if it never started by then."""
 
     task_type: str
     payload: Mapping[str, Any]

@@ -27,9 +27,11 @@ from flik.gateway.issuer_config import IssuerConfig
 from flik.gateway.parts import Parts
 from flik.live.chunks import ChunkReader
 from flik.live.feed import FeedReader
+from flik.live.news import NewsWriter
 from flik.live.results import LiveResults
 from flik.live.snapshots import Snapshots
 from flik.live.tickets import Tickets
+from flik.outbound.lookups import Lookups
 from flik.outbound.sender import GuardedSender
 from flik.pipeline.admit import Admission
 from flik.pipeline.allowances import Allowances
@@ -41,7 +43,7 @@ from flik.pipeline.follow_text import SharedTexts
 from flik.pipeline.followers import Followers
 from flik.pipeline.levels import QueueLevels
 from flik.pipeline.streams import Streams
-from flik.pipeline.submit import Announcer, GroupCommit
+from flik.pipeline.submit import Announcer, Announcers, GroupCommit
 from flik.storage.audit import AuditLog
 from flik.storage.dags import DagStore
 from flik.storage.database import Database
@@ -106,9 +108,16 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     queue = RemoteQueue()
     tasks = TaskStore(database, max_attempts=config.max_attempts)
     kept = AnswerStore(database, max_attempts=config.max_attempts, ttl_s=config.idempotency_ttl_s)
-    announcer = Announcer(config.region, queue.announce)
+    news = NewsWriter(config.redis_url)
+    others = sorted(config.regions - {config.region})
+    announcers = Announcers(
+        [
+            Announcer(config.region, queue.announce),
+            *(Announcer(each, partial(news.announce, each)) for each in others),
+        ]
+    )
     dags = DagStore(database, max_attempts=config.max_attempts)
-    commit = GroupCommit(tasks, kept, announcer, measured["flik_submit_batch_tasks"].observe, dags=dags)
+    commit = GroupCommit(tasks, kept, announcers, measured["flik_submit_batch_tasks"].observe, dags=dags)
     tenants, keys = TenantStore(database), KeyStore(database)
     directory = Directory(keys, tenants, config.limits)
     replica = uuid4().hex[:8]
@@ -122,7 +131,8 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
     measured["flik_followers"].set_function(lambda: len(followers))
     tickets = Tickets(config.redis_url).open()
     feed = FeedReader(config.redis_url, hub.hear, hub.note_live, hub.is_followed)
-    sender = GuardedSender(config.webhooks)
+    lookups = Lookups()
+    sender = GuardedSender(config.webhooks, lookups=lookups)
     courier = Courier(DeliveryStore(database), sender, measured=measured)
     in_background = (levels, hub, feed, followers, snapshots, courier)
     loops = [asyncio.create_task(each.run(), name=type(each).__name__) for each in in_background]
@@ -135,14 +145,16 @@ async def open_parts(config: GatewayConfig) -> AsyncIterator[Parts]:
                 snapshots=snapshots,
                 directory=directory, tenants=tenants, keys=keys, audit=AuditLog(database), issuer=issuer,
                 hub=hub, followers=followers, tickets=tickets,
-                texts=SharedTexts(texts), streams=Streams(names, announcer), stream_silence_s=config.stream_silence_s,
-                webhooks=WebhookStore(database), webhook_targets=config.webhooks, wake_courier=courier.wake,
+                texts=SharedTexts(texts), streams=Streams(names, announcers), stream_silence_s=config.stream_silence_s,
+                webhooks=WebhookStore(database), webhook_targets=config.webhooks, lookups=lookups,
+                wake_courier=courier.wake,
                 is_open=config.is_open, admission=Admission(allowances, levels, config.queue_bounds, by_tenant),
             )  # fmt: skip
     finally:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
+        await news.close()
         await snapshots.close()
         await tickets.close()
         await texts.close()

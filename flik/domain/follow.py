@@ -29,6 +29,7 @@ MAX_CHUNK = 2**31 - 1
 MAX_SUBSCRIPTION_ID_CHARS = 255
 MAX_SUBSCRIPTIONS = 100
 FIRST_WORD_S = 10.0  # so long a client may take to say who it is
+IDLE_S = 60.0  # so long a connection may follow nothing that goes on
 _SUBJECT = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
 
 Explain = Callable[[FlikError], Mapping[str, Any]]
@@ -93,7 +94,7 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """May it follow? `from_seq`: send what comes after this number; None: from now on.
+    """May it follow? `from_seq`: send what comes after this number; None: of a task or a dag all, from its first on.
 
     `first_chunk`: of a task, its text too, chunk by chunk from this number on; None: without.
     """
@@ -139,6 +140,35 @@ class Close:
     reason: str = ""
 
 
+class Idleness:
+    """Since when a connection follows nothing that goes on; it may for `idle_s`.
+
+    What has ended goes on when it is retried or resumed.
+    """
+
+    def __init__(self, idle_s: float = IDLE_S) -> None:
+        self.idle_s = idle_s
+        self._going_on: set[str] = set()
+        self._since: float | None = None
+
+    def begin(self, now: float) -> None:
+        """Begin to count: the client was let in."""
+        self._since = now
+
+    def note(self, subscription_id: str, now: float, *, goes_on: bool) -> None:
+        """Take note of a subscription: what it is to goes on, or it has ended, or the subscription has."""
+        if goes_on:
+            self._going_on.add(subscription_id)
+            self._since = None
+        elif subscription_id in self._going_on:
+            self._going_on.discard(subscription_id)
+            self._since = None if self._going_on else now
+
+    def over_at(self) -> float | None:
+        """Return when it will have been idle for too long; None: it follows something, or was not let in yet."""
+        return None if self._since is None else self._since + self.idle_s
+
+
 Question = Authenticate | Subscribe
 Output = Question | Unsubscribe | Send | Close
 
@@ -170,11 +200,24 @@ class Session(Protocol):
     def refuse(self, error: FlikError, now: float) -> list[Output]:
         """Answer the open question with no."""
 
-    def event(self, subscription_id: str, seq: int, body: bytes, now: float, *, is_reset: bool = False) -> list[Output]:
+    def event(
+        self,
+        subscription_id: str,
+        seq: int,
+        body: bytes,
+        now: float,
+        *,
+        is_reset: bool = False,
+        is_numbered: bool = True,
+    ) -> list[Output]:
         """Tell of an event; `body` is its JSON. Nothing comes out for a subscription that is not there (any more).
 
-        `is_reset`: what was missed cannot be had; `body` is how things stand at `seq`.
+        `seq` is what to go on from after it: its own number, or, of one that has none (`is_numbered` is false),
+        that of the last one before. `is_reset`: what was missed cannot be had; `body` is how things stand at `seq`.
         """
+
+    def note(self, subscription_id: str, now: float, *, goes_on: bool) -> list[Output]:
+        """Hear whether more can come of what an accepted subscription is to. When it was accepted, it could."""
 
     def end(self, error: FlikError | None, now: float) -> list[Output]:
         """End the connection from this side, for a reason or because the service stops."""

@@ -18,6 +18,7 @@ from flik.domain.task import Priority, TaskFilter
 
 TENANT_ID = r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$"  # the ids of tenants, as JSON Schema writes it; 0002_tenants.sql agrees
 MAX_TENANT_ID_CHARS = 128
+ISSUED = "jwt:"  # what names of credentials start with that are tokens of an issuer
 _Filter = TypeVar("_Filter", TaskFilter, DagFilter)
 
 
@@ -100,13 +101,18 @@ class Tenant:
 class Caller:
     """Who sent a request. `tenant_id` None: an operator that belongs to no tenant.
 
-    `key_id` names the credential in the audit log: the id of a key, or `jwt:` and the token's subject.
+    `key_id` names the credential in the audit log: the id of a key, or `ISSUED` and the token's subject.
     """
 
     tenant_id: str | None
     scopes: frozenset[Scope]
     key_id: str | None = None
     expires_at: float | None = field(default=None, compare=False)  # of the credential
+
+    @property
+    def is_of_issuer(self) -> bool:
+        """Whether its credential is the token of an issuer, which can only expire."""
+        return self.key_id is not None and self.key_id.startswith(ISSUED)
 
     @property
     def is_operator(self) -> bool:

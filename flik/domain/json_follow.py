@@ -11,7 +11,7 @@
 Events are `{"type": "event", "id": "a", "seq": 8, "event": {...}}`. A `reset` looks the same and says
 that what came before `seq` cannot be had: `event` is how things stand. Errors are `{"type": "error",
 "problem": {...}}`, with `id` if they are about one subscription; those leave the connection open.
-All others close it. Who was recognised in the handshake gets `ready` at once, and sends no `auth`.
+All others close it, as does to follow nothing that goes on for 60 s. Who was recognised in the handshake gets `ready` at once, and sends no `auth`.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from flik.domain.follow import (
     Close,
     CloseCode,
     Explain,
+    Idleness,
     Kind,
     Output,
     Question,
@@ -46,6 +47,7 @@ from flik.errors import (
     FieldError,
     FlikError,
     InvalidRequest,
+    StreamIdle,
     StreamMalformed,
     StreamTooLarge,
     TooManySubscriptions,
@@ -67,7 +69,8 @@ _TOPICS = {"taskId": Kind.TASK, "dagId": Kind.DAG}
 class JsonSession:
     """One connection from `now` on. `explain` makes the problem document of an error.
 
-    A client must send `auth` within `auth_s`, unless it was recognised in the handshake.
+    A client must send `auth` within `auth_s`, unless it was recognised in the handshake; it may follow nothing
+    that goes on for `idle_s`.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class JsonSession:
         *,
         max_subscriptions: int = follow.MAX_SUBSCRIPTIONS,
         auth_s: float = follow.FIRST_WORD_S,
+        idle_s: float = follow.IDLE_S,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._explain = explain
@@ -88,10 +92,11 @@ class JsonSession:
         self._question: Question | None = None
         self._held: deque[bytes] = deque()
         self._subscriptions: set[str] = set()
-        self._on: dict[str, Callable[[Mapping[str, Any]], list[Output]]] = {
+        self._idleness = Idleness(idle_s)
+        self._on: dict[str, Callable[[Mapping[str, Any], float], list[Output]]] = {
             "subscribe": self._on_subscribe,
             "unsubscribe": self._on_unsubscribe,
-            "ping": lambda said: [_send("pong")],
+            "ping": lambda said, now: [_send("pong")],
         }
 
     # ---- what the gateway calls
@@ -101,7 +106,7 @@ class JsonSession:
         if self._is_closed:
             return []
         self._held.append(data)
-        return self._read()
+        return self._read(now)
 
     def accept(self, now: float) -> list[Output]:
         """Answer yes; what arrived meanwhile is read on."""
@@ -109,9 +114,11 @@ class JsonSession:
         if self._is_closed or (question is None and self._is_ready):
             return []
         if isinstance(question, Subscribe):
-            return [_send("subscribed", id=question.subscription_id), *self._read()]
+            self._idleness.note(question.subscription_id, now, goes_on=True)
+            return [_send("subscribed", id=question.subscription_id), *self._read(now)]
         self._is_ready = True
-        return [_send("ready"), *self._read()]
+        self._idleness.begin(now)
+        return [_send("ready"), *self._read(now)]
 
     def refuse(self, error: FlikError, now: float) -> list[Output]:
         """Answer no: to a subscription, and the connection stays; to who it is, and it ends."""
@@ -119,14 +126,29 @@ class JsonSession:
         if not isinstance(question, Subscribe):
             return self.end(error, now)
         self._subscriptions.discard(question.subscription_id)
-        return [self._error(error, question.subscription_id), *self._read()]
+        return [self._error(error, question.subscription_id), *self._read(now)]
 
-    def event(self, subscription_id: str, seq: int, body: bytes, now: float, *, is_reset: bool = False) -> list[Output]:
+    def event(
+        self,
+        subscription_id: str,
+        seq: int,
+        body: bytes,
+        now: float,
+        *,
+        is_reset: bool = False,
+        is_numbered: bool = True,
+    ) -> list[Output]:
         """Tell of an event to a subscription that was accepted."""
         asked = isinstance(self._question, Subscribe) and self._question.subscription_id == subscription_id
         if subscription_id not in self._subscriptions or asked:
             return []
         return [_send("reset" if is_reset else "event", id=subscription_id, seq=seq, event=orjson.Fragment(body))]
+
+    def note(self, subscription_id: str, now: float, *, goes_on: bool) -> list[Output]:
+        """Hear whether more can come of a subscription that was accepted."""
+        if subscription_id in self._subscriptions:
+            self._idleness.note(subscription_id, now, goes_on=goes_on)
+        return []
 
     def end(self, error: FlikError | None, now: float) -> list[Output]:
         """End the connection, with an error message if there is something to tell."""
@@ -135,24 +157,28 @@ class JsonSession:
         return self._closed(Close(CloseCode.GOING_AWAY)) if error is None else self._failed(error)
 
     def tick(self, now: float) -> list[Output]:
-        """Give up a client that does not say who it is."""
+        """Give up a client that does not say who it is, or follows nothing."""
         until = self.wakes_at()
         if until is None or now < until:
             return []
+        if self._is_ready:
+            return self.end(StreamIdle(self._idleness.idle_s), now)
         return self.end(StreamMalformed(f"no auth within {self._auth_s:g} s"), now)
 
     def wakes_at(self) -> float | None:
-        """Return until when the client must have said who it is; None: nothing falls due."""
-        return None if self._is_ready or self._is_closed or self._question is not None else self._auth_until
+        """Return until when the client must have said who it is, or follow something; None: nothing falls due."""
+        if self._is_closed or self._question is not None:
+            return None
+        return self._idleness.over_at() if self._is_ready else self._auth_until
 
     # ---- reading
 
-    def _read(self) -> list[Output]:
+    def _read(self, now: float) -> list[Output]:
         """Work on what has arrived, up to a question or the end."""
         outputs: list[Output] = []
         try:
             while self._held and self._question is None:
-                outputs += self._handle(self._held.popleft())
+                outputs += self._handle(self._held.popleft(), now)
             if len(self._held) > _MAX_HELD:
                 raise StreamTooLarge("what was sent at once", _MAX_HELD, "messages")
             if sum(map(len, self._held)) > self._max_bytes:
@@ -161,7 +187,7 @@ class JsonSession:
             outputs += self._failed(error)
         return outputs
 
-    def _handle(self, data: bytes) -> list[Output]:
+    def _handle(self, data: bytes, now: float) -> list[Output]:
         if len(data) > self._max_bytes:
             raise StreamTooLarge("a message", self._max_bytes)
         said = _parse(data)
@@ -175,7 +201,7 @@ class JsonSession:
         try:
             if unknown:
                 raise InvalidRequest(tuple(unknown))
-            return self._on[kind](said)
+            return self._on[kind](said, now)
         except (InvalidRequest, TooManySubscriptions) as error:
             return [self._error(error, said.get("id"))]
 
@@ -193,7 +219,7 @@ class JsonSession:
             raise InvalidRequest(tuple(errors))
         return self._ask(Authenticate(said.get("token"), said.get("ticket")))
 
-    def _on_subscribe(self, said: Mapping[str, Any]) -> list[Output]:
+    def _on_subscribe(self, said: Mapping[str, Any], now: float) -> list[Output]:
         subscription_id, topic = said.get("id"), _topic_of(said)
         from_seq, from_chunk, chunks = said.get("fromSeq"), said.get("fromChunk"), said.get("chunks", False)
         errors = _id_errors(said)
@@ -215,7 +241,7 @@ class JsonSession:
         self._subscriptions.add(subscription_id)
         return [self._ask(Subscribe(subscription_id, topic, from_seq, first_chunk(from_chunk) if chunks else None))]
 
-    def _on_unsubscribe(self, said: Mapping[str, Any]) -> list[Output]:
+    def _on_unsubscribe(self, said: Mapping[str, Any], now: float) -> list[Output]:
         errors = _id_errors(said)
         if errors:
             raise InvalidRequest(tuple(errors))
@@ -224,6 +250,7 @@ class JsonSession:
         if subscription_id not in self._subscriptions:
             return [answer]
         self._subscriptions.discard(subscription_id)
+        self._idleness.note(subscription_id, now, goes_on=False)
         return [Unsubscribe(subscription_id), answer]
 
     # ---- answering

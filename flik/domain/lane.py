@@ -21,18 +21,21 @@ again it goes on from where its class is by then.
 A ticket whose `available_at` lies ahead is held aside until then. All operations cost
 O(log n), and O(1) for a tenant's tickets that arrive in the order of their age, as nearly all
 do; removal is lazy and is compacted away.
+
+There may be a million tenants with a ticket each, so what is kept of a ticket and of a tenant is small: a ticket's
+place in the order, (queued_at, task_id), is one object for its flow and for its ageing.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from flik.domain.task import Priority, Ticket
 
 CLASSES = len(Priority)
+_Place = tuple[float, str]  # (queued_at, task_id)
 
 
 def equal_weight(_tenant_id: str) -> int:
@@ -47,40 +50,51 @@ class _Entry:
 
 
 class _Flow:
-    """One tenant's tickets in one class, the oldest first, as (queued_at, task_id), some of them stale."""
+    """One tenant's tickets in one class, the oldest first, some of them stale."""
 
-    __slots__ = ("_late", "_ordered", "live", "start")
+    __slots__ = ("_gone", "_late", "_ordered", "live", "start")
 
-    def __init__(self, start: float) -> None:
-        self._ordered: deque[tuple[float, str]] = deque()
-        self._late: list[tuple[float, str]] = []  # a heap: what arrived after a younger one
-        self.live = 0
+    def __init__(self, start: float, first: _Place) -> None:
+        self._ordered = [first]
+        self._gone = 0  # how many of these were popped
+        self._late: list[_Place] | None = None  # a heap: what arrived after a younger one
+        self.live = 1
         self.start = start  # the virtual start of its next grant
 
     def __len__(self) -> int:
-        return len(self._ordered) + len(self._late)
+        return len(self._ordered) - self._gone + len(self._late or ())
 
-    def push(self, ticket: Ticket) -> None:
-        entry = (ticket.queued_at, ticket.task_id)
-        if self._ordered and entry < self._ordered[-1]:
-            heapq.heappush(self._late, entry)
+    def push(self, place: _Place) -> None:
+        if self._gone < len(self._ordered) and place < self._ordered[-1]:
+            if self._late is None:
+                self._late = []
+            heapq.heappush(self._late, place)
         else:
-            self._ordered.append(entry)
+            self._ordered.append(place)
         self.live += 1
 
     def pop(self, is_live: Callable[[str], bool]) -> str:
         """Remove and return the oldest that is live; there must be one."""
         has_stale = self.live < len(self)
         while True:
-            late, ordered = self._late, self._ordered
-            _, task_id = heapq.heappop(late) if late and (not ordered or late[0] < ordered[0]) else ordered.popleft()
+            _, task_id = self._pop()
             if not has_stale or is_live(task_id):
                 self.live -= 1
                 return task_id
 
+    def _pop(self) -> _Place:
+        late, ordered, gone = self._late, self._ordered, self._gone
+        if late and (gone == len(ordered) or late[0] < ordered[gone]):
+            return heapq.heappop(late)
+        self._gone += 1
+        if self._gone > 32 and 2 * self._gone > len(ordered):
+            self._ordered, self._gone = ordered[self._gone :], 0
+        return ordered[gone]
+
     def drop_stale(self, is_live: Callable[[str], bool]) -> None:
-        self._ordered = deque(entry for entry in self._ordered if is_live(entry[1]))
-        self._late = [entry for entry in self._late if is_live(entry[1])]
+        self._ordered = [place for place in self._ordered[self._gone :] if is_live(place[1])]
+        self._gone = 0
+        self._late = [place for place in self._late or () if is_live(place[1])]
         heapq.heapify(self._late)
 
 
@@ -98,13 +112,14 @@ class _Class:
     def __bool__(self) -> bool:
         return bool(self._flows)
 
-    def add(self, ticket: Ticket) -> None:
-        flow = self._flows.get(ticket.tenant_id)
-        if flow is None:
-            start = max(self._virtual, self._finished.pop(ticket.tenant_id, 0.0))
-            flow = self._flows[ticket.tenant_id] = _Flow(start)
-            self._schedule(ticket.tenant_id, flow)
-        flow.push(ticket)
+    def add(self, tenant_id: str, place: _Place) -> None:
+        flow = self._flows.get(tenant_id)
+        if flow is not None:
+            flow.push(place)
+            return
+        start = max(self._virtual, self._finished.pop(tenant_id, 0.0))
+        flow = self._flows[tenant_id] = _Flow(start, place)
+        self._schedule(tenant_id, flow)
 
     def remove(self, ticket: Ticket, is_live: Callable[[str], bool]) -> None:
         """Forget one ticket, which is no longer live; its heap entry goes when it surfaces."""
@@ -185,7 +200,10 @@ class Lane:
         self._entries: dict[str, _Entry] = {}
         self._classes = [_Class(weight_of) for _ in range(CLASSES)]
         self._delayed: list[tuple[float, str]] = []
-        self._ageing: list[tuple[float, str, int]] = []  # (when, task, the class it leaves)
+        # Heaps by (priority, the class they leave): all of one leave so many `ageing_s` after they were queued.
+        self._ageing: dict[tuple[int, int], list[_Place]] = {
+            (priority, level): [] for priority in Priority for level in range(1, priority + 1)
+        }
         self._depth = [0] * CLASSES
 
     def __len__(self) -> int:
@@ -272,24 +290,26 @@ class Lane:
             # A ticket that left and came back may be due later than this entry says.
             if self._is_delayed(task_id) and self._entries[task_id].ticket.available_at <= now:
                 self._enter(self._entries[task_id], now)
-        while self._ageing and self._ageing[0][0] <= now:
-            _, task_id, level = heapq.heappop(self._ageing)
-            entry = self._entries.get(task_id)
-            if entry is not None and entry.level == level:
-                entry.level = None
-                self._classes[level].remove(entry.ticket, self._live_at(level))
-                self._enter(entry, now)
+        for (priority, level), ageing in self._ageing.items():
+            after_s = (priority - level + 1) * self._ageing_s
+            while ageing and ageing[0][0] + after_s <= now:
+                _, task_id = heapq.heappop(ageing)
+                entry = self._entries.get(task_id)
+                if entry is not None and entry.level == level:
+                    entry.level = None
+                    self._classes[level].remove(entry.ticket, self._live_at(level))
+                    self._enter(entry, now, level - 1)
 
-    def _enter(self, entry: _Entry, now: float) -> None:
+    def _enter(self, entry: _Entry, now: float, at_most: int = CLASSES) -> None:
         """Put an available ticket into the class that its priority and age give it."""
         ticket = entry.ticket
         lifted = int((now - ticket.queued_at) // self._ageing_s) if self._ageing_s and now > ticket.queued_at else 0
-        entry.level = level = max(0, ticket.priority - lifted)
-        self._classes[level].add(ticket)
+        entry.level = level = min(max(0, ticket.priority - lifted), at_most)
+        place = (ticket.queued_at, ticket.task_id)
+        self._classes[level].add(ticket.tenant_id, place)
         if self._ageing_s and level:
-            steps = ticket.priority - level + 1
-            heapq.heappush(self._ageing, (ticket.queued_at + steps * self._ageing_s, ticket.task_id, level))
-            self._compact_ageing()
+            heapq.heappush(self._ageing[ticket.priority, level], place)
+            self._compact_ageing(ticket.priority, level)
 
     # Tickets that left keep their entries until these surface; a busy lane would gather `ageing_s` seconds of them.
 
@@ -298,8 +318,8 @@ class Lane:
             self._delayed = list({entry for entry in self._delayed if self._is_delayed(entry[1])})
             heapq.heapify(self._delayed)
 
-    def _compact_ageing(self) -> None:
-        if len(self._ageing) > 2 * len(self._entries) + 64:
-            entries = self._entries
-            live = {each for each in self._ageing if (held := entries.get(each[1])) and held.level == each[2]}
-            self._ageing = sorted(live)  # a sorted list is a heap
+    def _compact_ageing(self, priority: int, level: int) -> None:
+        ageing, entries = self._ageing[priority, level], self._entries
+        if len(ageing) > 2 * len(entries) + 64:
+            live = {place for place in ageing if (held := entries.get(place[1])) and held.level == level}
+            ageing[:] = sorted(live)  # a sorted list is a heap

@@ -87,6 +87,10 @@ class Leases:
             del self._of_tenant[lease.tenant_id]
         return lease
 
+    def tokens(self) -> list[tuple[str, str]]:
+        """Return (task, token) of each lease that is held."""
+        return [(lease.task_id, lease.token) for lease in self._by_task.values()]
+
     def lapsed(self, now: float) -> list[Lease]:
         """Return the leases whose worker was not heard of in time."""
         return [lease for lease in self._by_task.values() if lease.expires_at <= now]

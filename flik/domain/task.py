@@ -1,6 +1,6 @@
 """What a task is: its states, how it may move between them, and what travels inside Flik.
 
-                          start deadline passed
+                          start deadline passed before the first start
             ┌──────────────────────────────────────────► EXPIRED
             │                 cancel
             ├──────────────────────────────────────────► CANCELLED ◄─┐
@@ -25,7 +25,8 @@ Times inside Flik are seconds since the epoch (UTC); they become timestamps at t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple
@@ -104,11 +105,23 @@ class Ticket(NamedTuple):
     available_at: float
 
 
+def compact_ticket(fields: Sequence[Any]) -> Ticket:
+    """Return the ticket that `Ticket._make` returns; its names, and its times if they are equal, are shared objects."""
+    task_id, tenant_id, task_type, priority, queued_at, available_at = fields
+    if available_at == queued_at:
+        available_at = queued_at
+    return Ticket(task_id, sys.intern(tenant_id), sys.intern(task_type), priority, queued_at, available_at)
+
+
 class Requeued(NamedTuple):
-    """A task that waits for a worker again, or, as a step of a dag, at last; `seq` is the number of that event."""
+    """A task that waits for a worker again, or, as a step of a dag, at last; `seq` is the number of that event.
+
+    `elsewhere` is its region when that is another one than that of the queue that moved it.
+    """
 
     seq: int
     ticket: Ticket
+    elsewhere: str | None = None
 
 
 class Worker(NamedTuple):

@@ -46,7 +46,7 @@ class _Watched:
 
 
 class Servers:
-    """The servers of one data folder, from `start` to `stop`; also a context manager."""
+    """The servers of one data folder, from `hold` or `start` to `stop`; also a context manager."""
 
     def __init__(self, data_dir: Path, database_url: str | None = None, redis_url: str | None = None) -> None:
         self._data_dir = data_dir
@@ -65,6 +65,19 @@ class Servers:
             raise RuntimeError("the servers were not started")
         return self._addresses
 
+    def hold(self) -> Path:
+        """Take the data folder, unless it is taken, and start nothing; return its real path.
+
+        Raises:
+            StartupRefused: the folder is held by another Flik or cannot be used.
+        """
+        home = prepare(self._data_dir)
+        if self._lock is None:
+            lock = FolderLock(home)
+            lock.take(datetime.now(UTC))
+            self._lock = lock
+        return home
+
     def start(self) -> Addresses:
         """Take the data folder, start what has no URL, and keep it running from now on.
 
@@ -72,10 +85,7 @@ class Servers:
             StartupRefused: the folder is held by another Flik or cannot be used, or a server does
                 not start; everything that was started is stopped again.
         """
-        home = prepare(self._data_dir)
-        lock = FolderLock(home)
-        lock.take(datetime.now(UTC))
-        self._lock = lock
+        home = self.hold()
         started: Future[Addresses] = Future()
         self._stopping.clear()
         self._thread = threading.Thread(target=self._run, args=(home, started), name="flik-servers", daemon=True)

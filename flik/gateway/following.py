@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 
 from flik.domain.identity import Caller, Scope
 from flik.errors import ScopeMissing, Unauthenticated
-from flik.gateway.identity import authenticate
+from flik.gateway.identity import authenticate, still_works
 from flik.gateway.parts import Parts, parts_of
 from flik.pipeline.follow import Following
 from flik.pipeline.follow_text import TextFollowing
@@ -30,7 +30,7 @@ async def authenticate_follower(connection: HTTPConnection) -> Caller:
 
 
 async def redeemed(parts: Parts, ticket: str) -> Caller:
-    """Return whom a ticket stands for; it is worth nothing afterwards.
+    """Return whom a ticket stands for; it is worth nothing afterwards, nor when the credential behind it is not.
 
     Raises:
         Unauthenticated, ScopeMissing, Unavailable: as above.
@@ -38,6 +38,8 @@ async def redeemed(parts: Parts, ticket: str) -> Caller:
     caller = await parts.tickets.redeem(ticket)
     if caller is None:
         raise Unauthenticated("the ticket was used, has expired, or never was one", True)
+    if not await still_works(caller, parts):
+        raise Unauthenticated("the credential behind the ticket is not valid any more", True)
     if not caller.may(Scope.READ):
         raise ScopeMissing(Scope.READ)
     return caller
@@ -52,7 +54,7 @@ async def followed(parts: Parts, caller: Caller, following: Following) -> AsyncI
         TooManyFollowers: there are as many as there may be.
         Unavailable: PostgreSQL is away.
     """
-    with parts.followers.counted(caller, following.stop):
+    with parts.followers.counted(caller, following.stop), parts.followers.following(caller):
         async with seen(following, caller):
             yield following
 

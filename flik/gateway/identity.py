@@ -44,6 +44,17 @@ async def caller_by(token: str, parts: Parts, scope: Scope) -> Caller:
     return caller
 
 
+async def still_works(caller: Caller, parts: Parts) -> bool:
+    """Return whether what a caller showed a while ago would be taken now as well.
+
+    Raises:
+        Unavailable: it cannot be found out now.
+    """
+    if parts.is_open:
+        return True
+    return not (caller.is_of_issuer and parts.issuer is None) and await parts.directory.still_works(caller)
+
+
 async def _caller_of(token: str, parts: Parts) -> Caller | None:
     if parts.issuer is None or token.startswith(STARTS_WITH):
         return await parts.directory.caller_of(token)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from flik.domain.identity import Caller, Scope, is_tenant_id
+from flik.domain.identity import ISSUED, Caller, Scope, is_tenant_id
 from flik.gateway.issuer_config import IssuerConfig
 
 CLOCK_SKEW_S = 5.0  # for `nbf` alone: an issuer's clock may be ahead
@@ -93,7 +93,7 @@ class Issuer:
             return None
         if tenant_id is not None and not (isinstance(tenant_id, str) and is_tenant_id(tenant_id)):
             return None
-        return Caller(tenant_id, scopes, f"jwt:{_subject(claims.get('sub'))}", _seconds(claims.get("exp")))
+        return Caller(tenant_id, scopes, f"{ISSUED}{_subject(claims.get('sub'))}", _seconds(claims.get("exp")))
 
 
 def algorithm_of(key: object) -> str | None:

@@ -14,6 +14,7 @@ from flik.domain.webhook.target import Allowed
 from flik.live.results import LiveResults
 from flik.live.snapshots import Snapshots
 from flik.live.tickets import Tickets
+from flik.outbound.lookups import Lookups
 from flik.pipeline.admit import Admission
 from flik.pipeline.directory import Directory
 from flik.pipeline.follow import Hub
@@ -65,6 +66,7 @@ class Parts:
     streams: Streams
     webhooks: WebhookStore
     webhook_targets: Allowed = field(default_factory=Allowed)  # beyond public addresses
+    lookups: Lookups = field(default_factory=Lookups)  # of names that tenants give
     stream_silence_s: float = 60.0  # then a reader of /stream is let go
     wake_courier: Callable[[], None] = lambda: None  # something was made due by hand
     issuer: Issuer | None = None  # None: API keys only

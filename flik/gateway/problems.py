@@ -23,6 +23,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from flik import errors
+from flik.domain import trace
 
 _log = logging.getLogger("flik.gateway")
 
@@ -81,10 +82,12 @@ TABLE: Mapping[type[errors.FlikError], Row] = {
     errors.StreamMalformed: Row(400, "What was sent breaks the protocol"),
     errors.StreamTooLarge: Row(413, "What was sent is too large"),
     errors.StreamVersionUnknown: Row(400, "No version of the protocol in common"),
+    errors.StreamIdle: Row(408, "The connection followed nothing"),
     errors.TooManySubscriptions: Row(409, "Too many subscriptions on one connection"),
     errors.NotBuilt: Row(501, "Not offered yet"),
     errors.Unavailable: Row(503, "A dependency is not available", retryable=True),
     errors.GatewayStops: Row(503, "The gateway is being stopped", retryable=True),
+    errors.TooManyStrangers: Row(503, "Too many WebSockets have not said who they are", retryable=True),
     errors.QueueFull: Row(503, "Too much waits", retryable=True),
 }
 INTERNAL = Named(
@@ -294,7 +297,8 @@ async def on_invalid_parameters(request: Request, error: Exception) -> Response:
 
 async def on_unexpected_error(request: Request, error: Exception) -> Response:
     """Answer a fault of ours; what happened goes to the log, not to the caller."""
-    _log.error("unexpected error", exc_info=error, extra={"requestId": request_id_of(request)})
+    known = {"requestId": request_id_of(request), "traceId": trace.read(request.headers.getlist("traceparent"))}
+    _log.error("unexpected error", exc_info=error, extra=known)
     return respond(_count(problem_of(error, request), request))
 
 

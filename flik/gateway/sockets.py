@@ -5,7 +5,8 @@ keeps the order: a question of the session is answered, and an event is sent who
 
 Each subscription has a follower of its own and a task that waits for it; a client that reads slowly holds its
 connection's lock while it does, so the followers' mailboxes fill, and they go on from the log. One that takes
-nothing for `SEND_S` is closed. The connection counts as one follower, whatever it is subscribed to.
+nothing for `SEND_S` is closed. The connection counts as one follower, and each of its subscriptions as one thing
+that its key follows. Before its client has said who it is it counts as a stranger's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,18 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from flik.domain.event import Kind as EventKind
-from flik.domain.follow import Authenticate, Close, CloseCode, Kind, Output, Send, Session, Subscribe, Unsubscribe
+from flik.domain.follow import (
+    Authenticate,
+    Close,
+    CloseCode,
+    Kind,
+    Output,
+    Send,
+    Session,
+    Subscribe,
+    Unsubscribe,
+    closing,
+)
 from flik.domain.identity import Caller, Scope
 from flik.domain.json_follow import JsonSession
 from flik.domain.stomp.requests import subprotocol
@@ -39,7 +51,9 @@ from flik.pipeline.follow import Following
 from flik.pipeline.follow_tenant import TenantFollowing
 
 SEND_S = 30.0
+CLOSE_S = 1.0  # so long it is tried to say that it is over, at the end
 WAIT_S = 60.0
+_SAYING = frozenset({"ticket", "token", "key", "api_key", "access_token"})  # URLs are logged: only a ticket opens
 _log = logging.getLogger("flik.gateway")
 router = APIRouter()
 
@@ -58,27 +72,30 @@ async def plain_json(socket: WebSocket) -> None:
 
 
 async def _serve(socket: WebSocket, open_session: Callable[..., Session], chosen: str | None) -> None:
-    try:
-        caller = await _of_handshake(socket)
-    except FlikError as error:
-        await _deny(socket, error)
-        return
-    await socket.accept(chosen)
-    connection = Connection(socket, open_session(time.monotonic(), lambda error: problems.problem_of(error, socket)))
-    await connection.run(caller)
+    with ExitStack() as as_stranger:
+        try:
+            caller = await _of_handshake(socket)
+            if caller is None:
+                as_stranger.enter_context(parts_of(socket).followers.stranger())
+        except FlikError as error:
+            await _deny(socket, error)
+            return
+        await socket.accept(chosen)
+        session = open_session(time.monotonic(), lambda error: problems.problem_of(error, socket))
+        await Connection(socket, session, as_stranger).run(caller)
 
 
 async def _deny(socket: WebSocket, error: FlikError) -> None:
     if "websocket.http.response" not in socket.scope.get("extensions", {}):
-        await socket.close(CloseCode.POLICY)
+        await socket.close(closing(error).code)
         return
     answer = problems.respond(problems.problem_of(error, socket), {"X-Request-ID": problems.request_id_of(socket)})
     await socket.send_denial_response(answer)
 
 
 async def _of_handshake(socket: WebSocket) -> Caller | None:
-    """Return whom the handshake is from; None when it does not say."""
-    says = "ticket" in socket.query_params or "authorization" in socket.headers
+    """Return whom the handshake is from; None when it does not say. A key in the URL says nothing, and is refused."""
+    says = "authorization" in socket.headers or not _SAYING.isdisjoint(socket.query_params)
     return await authenticate_follower(socket) if says else None
 
 
@@ -87,40 +104,46 @@ class _Over(Exception):  # nothing went wrong
 
 
 class Connection:
-    """One WebSocket and its session."""
+    """One WebSocket and its session. `as_stranger` is closed when it is known whose it is."""
 
-    def __init__(self, socket: WebSocket, session: Session) -> None:
+    def __init__(self, socket: WebSocket, session: Session, as_stranger: ExitStack) -> None:
         self._socket = socket
         self._session = session
+        self._as_stranger = as_stranger
         self._parts = parts_of(socket)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
+        self._broken = asyncio.Event()  # a subscription found that nothing more can be sent
         self._caller: Caller | None = None
         self._open = AsyncExitStack()
-        self._subscriptions: dict[str, asyncio.Task[None]] = {}
+        self._subscriptions: dict[str, tuple[asyncio.Task[None], AsyncExitStack]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     async def run(self, caller: Caller | None) -> None:
         """Serve until either side ends it."""
         reading = asyncio.create_task(self._read(caller), name="socket")
         ticking = asyncio.create_task(self._tick(), name="heart-beat")
+        breaking = asyncio.create_task(self._broken.wait(), name="broken")
         try:
-            await asyncio.wait({reading, ticking}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading, ticking, breaking}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self._end_all(reading, ticking)
+            await self._end_all(reading, ticking, breaking)
         for each in (reading, ticking):
             if not each.cancelled() and (error := each.exception()) is not None and not isinstance(error, _Over):
                 raise error
 
-    async def _end_all(self, *loops: asyncio.Task[None]) -> None:
-        tasks = [*loops, *self._subscriptions.values(), *self._ending]
+    async def _end_all(self, *loops: asyncio.Task[Any]) -> None:
+        tasks: list[asyncio.Task[Any]] = [*loops, *(task for task, _ in self._subscriptions.values()), *self._ending]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for _, entered in self._subscriptions.values():
+            await entered.aclose()
         await self._open.aclose()
         if self._socket.application_state is WebSocketState.CONNECTED:
-            with suppress(RuntimeError, OSError):
-                await self._socket.close(CloseCode.GOING_AWAY)
+            with suppress(WebSocketDisconnect, RuntimeError, OSError, TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._socket.close(CloseCode.GOING_AWAY)
 
     # ---- its loops
 
@@ -156,15 +179,18 @@ class Connection:
 
     async def _follow(self, subscription_id: str, following: Following | TenantFollowing, last_seq: int) -> None:
         """Send what a subscription is told, until it is cancelled; `last_seq` is where it goes on from."""
-        answers = answers_for(self._socket)
+        answers, goes_on = answers_for(self._socket), True
         while True:
+            if goes_on is _has_ended(following):
+                goes_on = not goes_on
+                await self._do(partial(self._session.note, goes_on=goes_on), subscription_id)
             event = await following.next(WAIT_S)
             if event is None:
                 continue
             last_seq = event.seq or last_seq
             body = orjson.dumps(answers.event(event))
-            is_reset = event.kind == EventKind.RESET
-            await self._do(partial(self._session.event, is_reset=is_reset), subscription_id, last_seq, body)
+            told = partial(self._session.event, is_reset=event.kind == EventKind.RESET, is_numbered=event.seq > 0)
+            await self._do(told, subscription_id, last_seq, body)
 
     # ---- what the session wants done
 
@@ -192,7 +218,7 @@ class Connection:
             elif isinstance(output, Close):
                 await self._close(output)
             elif isinstance(output, Unsubscribe):
-                self._unsubscribe(output.subscription_id)
+                await self._unsubscribe(output.subscription_id)
             elif isinstance(output, Authenticate):
                 return await self._answer(self._authenticate(output))
             else:
@@ -229,6 +255,7 @@ class Connection:
 
     def _enter(self, caller: Caller) -> None:
         self._open.enter_context(self._parts.followers.counted(caller, self._revoke))
+        self._as_stranger.close()
         self._caller = caller
 
     def _revoke(self, error: FlikError) -> None:
@@ -242,9 +269,9 @@ class Connection:
             await self._do(self._session.end, error)
 
     async def _subscribe(self, asked: Subscribe) -> None:
-        following = await self._followed(asked)
-        task = asyncio.create_task(self._keep(asked.subscription_id, *following, asked.from_seq or 0))
-        self._subscriptions[asked.subscription_id] = task
+        entered, following = await self._followed(asked)
+        task = asyncio.create_task(self._keep(asked.subscription_id, following, asked.from_seq or 0))
+        self._subscriptions[asked.subscription_id] = task, entered
         task.add_done_callback(self._note_over)
 
     async def _followed(self, asked: Subscribe) -> tuple[AsyncExitStack, Following | TenantFollowing]:
@@ -257,6 +284,7 @@ class Connection:
         if caller is None:
             raise Unauthenticated("say who you are first")
         async with AsyncExitStack() as entered:
+            entered.enter_context(self._parts.followers.following(caller))
             if topic.kind is Kind.TENANT or topic.subject is None:
                 resumes = asked.from_seq is not None
                 of_tenant = TenantFollowing(
@@ -275,26 +303,32 @@ class Connection:
             return self._parts.hub.follow_dag(subject, asked.from_seq or 0)
         return following_of(self._parts, subject, asked.from_seq or 0, asked.first_chunk)
 
-    async def _keep(
-        self, subscription_id: str, entered: AsyncExitStack, following: Following | TenantFollowing, last_seq: int
-    ) -> None:
-        async with entered:
-            try:
-                await self._follow(subscription_id, following, last_seq)
-            except RequestError as error:  # the task is gone
-                await self._do(self._session.end, error)
+    async def _keep(self, subscription_id: str, following: Following | TenantFollowing, last_seq: int) -> None:
+        try:
+            await self._follow(subscription_id, following, last_seq)
+        except RequestError as error:  # the task is gone
+            await self._do(self._session.end, error)
 
     def _note_over(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, _Over):
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, _Over):
+            self._broken.set()
+        elif error is not None:
             _log.error("a subscription broke", exc_info=error)
             self._revoke(FlikError("a subscription broke"))
 
-    def _unsubscribe(self, subscription_id: str) -> None:
-        task = self._subscriptions.pop(subscription_id, None)
-        if task is not None:
-            task.cancel()
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+    async def _unsubscribe(self, subscription_id: str) -> None:
+        """End a subscription. Its task may not even have begun: so what was entered for it is left here."""
+        task, entered = self._subscriptions[subscription_id]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await entered.aclose()
+        del self._subscriptions[subscription_id]
+
+
+def _has_ended(following: Following | TenantFollowing) -> bool:
+    """Return whether nothing more is to come, unless a retry makes it go on; a tenant does not end."""
+    return isinstance(following, Following) and following.ended
 
 
 def _tenant_of(caller: Caller) -> str:

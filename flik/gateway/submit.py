@@ -80,7 +80,7 @@ async def submit(request: Request, caller: Caller, document: Any, answer_to: Cal
     Raises:
         RequestError: the document, the caller, the key or the tenant's limits do not allow it.
         QueueFull: no more work of this priority is taken now.
-        Unavailable: PostgreSQL or the limiter is away.
+        Unavailable: PostgreSQL, the limiter or a name server is away.
     """
     key = idempotency.key_of(request)
     task = read_task(document, caller, origin_of(request), parts_of(request))
@@ -169,7 +169,7 @@ def _unless_refused(item: Item, tenants: Mapping[str, Tenant | BaseException]) -
 
 
 async def _led_somewhere(request: Request, items: list[Item]) -> list[Item]:
-    """Return the items with a refusal in the place of each task whose own webhook leads nowhere."""
+    """Return the items with a refusal in the place of each task whose own webhook keeps it out."""
     placed = {f"/tasks/{index}": item for index, item in enumerate(items)}
     tasks = {pointer: item for pointer, item in placed.items() if isinstance(item, NewTask)}
     return list({**placed, **await own_webhooks.refusals(request, tasks)}.values())

@@ -54,7 +54,7 @@ async def create_webhook(request: Request) -> Response:
     wanted = read_model(schemas.NewWebhook, await read_json(request))
     tenant_id = named_tenant(caller, wanted.tenant_id)
     await tenant_of(request, caller, tenant_id)
-    url, now = await _usable(request, wanted.url), time.time()
+    url, now = await _usable(request, tenant_id, wanted.url), time.time()
     secret = signature.make_secret(secrets.token_bytes(signature.RANDOM_BYTES))
     new = Webhook(str(uuid7()), tenant_id, url, _kinds(wanted.kinds), WebhookStatus.ACTIVE, None, now, now)
     made = await parts_of(request).webhooks.create(new, secret, by(request, caller))
@@ -107,7 +107,7 @@ async def change_webhook(request: Request, webhook_id: Uuid) -> Response:
         found.webhook.webhook_id,
         time.time(),
         by(request, found.caller),
-        url=None if wanted.url is None else await _usable(request, wanted.url),
+        url=None if wanted.url is None else await _usable(request, found.webhook.tenant_id, wanted.url),
         kinds=None if wanted.kinds is None else _kinds(wanted.kinds),
         status=None if wanted.status is None else WebhookStatus(wanted.status),
     )
@@ -164,13 +164,15 @@ async def _found(request: Request, webhook_id: str) -> _Found:
     return _Found(await find_webhook(request, caller, webhook_id), caller)
 
 
-async def _usable(request: Request, url: str) -> str:
+async def _usable(request: Request, tenant_id: str, url: str) -> str:
     """Return a URL in its one spelling.
 
     Raises:
         InvalidRequest: nothing would be sent there.
+        Unavailable: nobody tells now where its name leads.
     """
-    read = await refusal_of(url, parts_of(request).webhook_targets)
+    parts = parts_of(request)
+    read = await refusal_of(url, parts.webhook_targets, parts.lookups.of(tenant_id))
     if isinstance(read, Refused):
         raise InvalidRequest((FieldError("/url", read.why),))
     return read.url

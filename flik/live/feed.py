@@ -10,27 +10,21 @@ Metrics: flik_events_told, flik_events_dropped.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from typing import Any, Self
+from typing import Self
 
 import orjson
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from flik.domain.event import Event, Notice
 from flik.live import keys
+from flik.live.channel import PAUSE_S, listen
 from flik.live.connect import connect
 from flik.telemetry import Metrics
 
 MAX_MESSAGE = 2_000  # events in one message
 MAX_GATHERED = 50_000  # events that wait for Redis; older ones are dropped
-PAUSE_S = 0.25
-PING_S = 1.0
-_log = logging.getLogger("flik.live")
 
 
 class FeedWriter:
@@ -110,36 +104,11 @@ class FeedReader:
 
     async def run(self) -> None:
         """Listen until cancelled; a connection that breaks or falls silent is made anew."""
-        while True:
-            redis = connect(self._url)
-            pubsub = redis.pubsub()
-            try:
-                await self._listen(pubsub)
-            except (RedisError, OSError):
-                _log.debug("the feed of events is away", exc_info=True)
-            finally:
-                self._note_live(False)
-                with suppress(RedisError, OSError):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]
-                await redis.aclose()
-            await asyncio.sleep(PAUSE_S)
+        await listen(self._url, keys.EVENTS, self._take, self._note_live)
 
-    async def _listen(self, pubsub: PubSub) -> None:
-        await pubsub.subscribe(keys.EVENTS)
-        pinged = False
-        while True:
-            message: dict[str, Any] | None = await pubsub.get_message(timeout=PING_S)
-            if message is None:
-                if pinged:
-                    raise RedisConnectionError("it does not answer")
-                await pubsub.ping()
-                pinged = True
-                continue
-            pinged = False
-            if message["type"] == "subscribe":
-                self._note_live(True)
-            elif message["type"] == "message" and self._is_wanted():
-                self._hear(unpack(message["data"]))
+    def _take(self, message: bytes) -> None:
+        if self._is_wanted():
+            self._hear(unpack(message))
 
 
 def pack(notices: Iterable[Notice]) -> bytes:

@@ -6,6 +6,7 @@ flik:ticket:{sha256}    string  whom a ticket stands for        expires after 30
 flik:chunks:{taskId}    stream  the text of a task as it is written  expires FLIK_STREAM_TTL_S after its end
 stream:{tenantId}:{featureId}:{chatId}  stream  the text of a chat, as the earlier streaming system had it; as above
 flik:events             channel what happens to all tasks, as it happens
+flik:news:{region}      channel what the queue of a region is told of its tasks by other regions
 flik:metrics:{region}   hash    metrics of the region's gateway replicas, by replica    expires after 60 s
 flik:rate:epoch         hash    what Redis knows of itself and of the regions, for the rate limits; stays
 flik:rate:holder:{id}   hash    the last call of a region's limiter     expires after 60 s
@@ -46,6 +47,11 @@ def chat(tenant_id: str, feature_id: str, chat_id: str) -> str:
 def metrics(region: str) -> str:
     """Return the key of the metrics of a region's gateway replicas."""
     return f"flik:metrics:{region}"
+
+
+def news(region: str) -> str:
+    """Return the channel that the queue of a region listens to."""
+    return f"flik:news:{region}"
 
 
 def ticket(digest: str) -> str:

@@ -2,7 +2,8 @@
 
 A ticket stands for a caller that had a key, works once, and for 30 s. It may stand in a URL: when that is
 logged somewhere, it opens nothing any more. Redis keeps its SHA-256 with what it stands for; who takes it
-deletes it, in one command, so of two who show it one gets in.
+deletes it, in one command, so of two who show it one gets in. Whether the key behind it still works is not
+known here: who redeems it looks (`flik/gateway/following.py`).
 """
 
 from __future__ import annotations

@@ -21,24 +21,27 @@ from flik.domain.webhook.address import Address
 from flik.domain.webhook.attempt import Answered, Outcome, Unreached
 from flik.domain.webhook.message import MAX_BODY_BYTES
 from flik.domain.webhook.target import Allowed, Refused, Target, read_url
-from flik.outbound.resolve import NOWHERE, Lookup, addresses_of, look_up
+from flik.errors import Unavailable
+from flik.outbound.lookups import Lookups
+from flik.outbound.resolve import Lookup, addresses_of
 
 TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
 _MAX_TRIED = 3  # addresses of one name, when the first ones cannot be connected to
 _TOOK_TOO_LONG = Unreached(f"no answer within {TIMEOUT_S:g} s")
+_NOT_LOOKED_UP = Unreached("the lookup of the host's name timed out")
 
 
-async def refusal_of(url: str, allowed: Allowed, lookup: Lookup = look_up) -> Refused | Target:
-    """Return where a URL leads, looked at as when something is sent; or why nothing would be."""
+async def refusal_of(url: str, allowed: Allowed, lookup: Lookup) -> Refused | Target:
+    """Return where a URL leads, looked at as when something is sent; or why nothing would be.
+
+    Raises:
+        Unavailable: nobody tells now where its name leads.
+    """
     target = read_url(url, allowed)
     if isinstance(target, Refused):
         return target
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            found = await addresses_of(target, allowed, lookup)
-    except TimeoutError:
-        return NOWHERE
+    found = await addresses_of(target, allowed, lookup)
     return found if isinstance(found, Refused) else target
 
 
@@ -46,17 +49,17 @@ class GuardedSender:
     """Sends to places that `allowed` and the rules of `flik/domain/webhook` leave. `verify`: how TLS trusts."""
 
     def __init__(
-        self, allowed: Allowed, *, lookup: Lookup = look_up, verify: ssl.SSLContext | None = None,
+        self, allowed: Allowed, *, lookups: Lookups | None = None, verify: ssl.SSLContext | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:  # fmt: skip
         self._allowed = allowed
-        self._lookup = lookup
+        self._lookups = lookups or Lookups()
         self._verify = verify
         self._timeout_s = timeout_s
         self._transport: httpx.AsyncHTTPTransport | None = None
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """POST once; whatever goes wrong is an outcome, in words of our own.
+    async def send(self, tenant_id: str, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+        """POST once to a URL of a tenant; whatever goes wrong is an outcome, in words of our own.
 
         Raises:
             ValueError: the body is larger than 64 KiB.
@@ -66,9 +69,16 @@ class GuardedSender:
         target = read_url(url, self._allowed)
         if isinstance(target, Refused):
             return Unreached(f"the URL {target.why}")
+        until = asyncio.get_running_loop().time() + self._timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s) as limit:
-                return await self._send(target, headers, body, limit)
+            found = await addresses_of(target, self._allowed, self._lookups.of(tenant_id))
+        except Unavailable:
+            return _NOT_LOOKED_UP
+        if isinstance(found, Refused):
+            return Unreached(f"the URL {found.why}")
+        try:
+            async with asyncio.timeout_at(until) as limit:
+                return await self._send(target, found, headers, body, limit)
         except TimeoutError:
             return _TOOK_TOO_LONG
 
@@ -77,10 +87,9 @@ class GuardedSender:
         if self._transport is not None:
             await self._transport.aclose()
 
-    async def _send(self, target: Target, headers: Mapping[str, str], body: bytes, limit: asyncio.Timeout) -> Outcome:
-        found = await addresses_of(target, self._allowed, self._lookup)
-        if isinstance(found, Refused):
-            return Unreached(f"the URL {found.why}")
+    async def _send(
+        self, target: Target, found: list[Address], headers: Mapping[str, str], body: bytes, limit: asyncio.Timeout
+    ) -> Outcome:
         outcome: Outcome = Unreached("no connection")
         for address in found[:_MAX_TRIED]:
             try:

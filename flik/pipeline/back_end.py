@@ -3,7 +3,7 @@
 A back end that is away fails whatever it is given, so the tasks must not pay for it with their
 attempts. The provider says so with `ProviderUnavailable`; the worker hands the task back, asks for
 none for a while, then for one, the probe, and for as many as it has room for once the back end has
-made anything. What waits meanwhile may go to other workers, or expires at its start deadline.
+made anything. What waits meanwhile may go to other workers, or, if it never started, expires at its start deadline.
 
 The rules are those of `flik/domain/breaker.py` with its policy PROVIDER: open for 0.5 s, doubled
 up to 5 s.

@@ -5,8 +5,9 @@ when the lease is over, so a delivery is made at least once. Deliveries of one t
 order: the next is due only when the one before was delivered or given up.
 
 A courier looks every second, every 0.1 s while something is on its way, and at once when the outbox held something
-or a slot gets free. `slots`
-is how many deliveries it has on their way. Metrics: flik_webhook_*.
+or a slot gets free. `slots` is how many deliveries it has on their way. It tells each claim which tenant holds how many
+of them, so that none gets more than its share, however many of its receivers are dead. Each courier keeps room for the
+others in this way, and need not know of other couriers. Metrics: flik_webhook_*.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol
@@ -37,8 +39,8 @@ class Deliveries(Protocol):
     async def expand(self, now: float) -> int:
         """Make deliveries of what lies in the outbox; return how many events were taken."""
 
-    async def claim(self, slots: int, now: float) -> list[Claimed]:
-        """Take deliveries that are due."""
+    async def claim(self, slots: int, now: float, held: Mapping[str, int]) -> list[Claimed]:
+        """Take deliveries that are due; `held`: how many slots of this courier each tenant has already."""
 
     async def record(
         self,
@@ -60,8 +62,8 @@ class Deliveries(Protocol):
 class Sender(Protocol):
     """How a message gets to a receiver."""
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """Send it once; within seconds. Failures are outcomes."""
+    async def send(self, tenant_id: str, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+        """Send it once to a URL of a tenant; within seconds. Failures are outcomes."""
 
 
 class Courier:
@@ -83,7 +85,7 @@ class Courier:
         self._now = now
         self._chance = chance
         self._measured = measured or Metrics("flik_webhook_*")
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: dict[asyncio.Task[None], str] = {}  # with its tenant
         self._swept_at = now()
         self._woken = asyncio.Event()
         self._asking = asyncio.Lock()  # one statement at a time: the others' connections are for submits
@@ -120,7 +122,8 @@ class Courier:
                 self._swept_at = now
             taken = await self._store.expand(now)
             free = self._slots - len(self._sending)
-            claimed = await self._store.claim(free, self._now()) if free > 0 else []
+            held = Counter(self._sending.values())
+            claimed = await self._store.claim(free, self._now(), held) if free > 0 else []
         for one in claimed:
             self._start(one)
         if taken:
@@ -134,11 +137,11 @@ class Courier:
 
     def _start(self, claimed: Claimed) -> None:
         task = asyncio.create_task(self._deliver(claimed))
-        self._sending.add(task)
+        self._sending[task] = claimed.message.tenant_id
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
+        self._sending.pop(task, None)
         self.wake()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("what came of a webhook was not written down", exc_info=error)
@@ -174,4 +177,4 @@ class Courier:
         body, timestamp = body_of(message), int(now)
         signature = sign(message.delivery_id, timestamp, body, claimed.secrets)
         signed = {ID: message.delivery_id, TIMESTAMP: str(timestamp), SIGNATURE: signature}
-        return await self._sender.send(claimed.url, {**headers_of(message), **signed}, body)
+        return await self._sender.send(message.tenant_id, claimed.url, {**headers_of(message), **signed}, body)

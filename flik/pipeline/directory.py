@@ -33,6 +33,9 @@ class Keys(Protocol):
     async def find(self, digests: Collection[bytes]) -> dict[bytes, ApiKey]:
         """Return those of the keys that there are, by digest."""
 
+    async def working(self, key_ids: Collection[str], now: float) -> set[str]:
+        """Return those of the keys that open something."""
+
     async def touch(self, key_ids: Collection[str], now: float, at_least_s: float) -> None:
         """Note that keys were used."""
 
@@ -62,6 +65,7 @@ class Directory:
         self._tenant_store = tenant_store
         self._now = now
         self._keys: Lookup[str, _Known] = Lookup(self._read_keys, clock=clock, gather_s=gather_s)
+        self._working: Lookup[str, bool] = Lookup(self._read_working, clock=clock, gather_s=gather_s)
         self._tenants: Lookup[str, Tenant] = Lookup(self._read_tenants, clock=clock, gather_s=gather_s)
         self._notes: set[asyncio.Task[None]] = set()
 
@@ -78,6 +82,16 @@ class Directory:
             found = await self._keys.ask(token)
         return found.caller if found is not None and self._works(found) else None
 
+    async def still_works(self, caller: Caller) -> bool:
+        """Return whether the credential of somebody who showed it a while ago would open something now.
+
+        Raises:
+            Unavailable: PostgreSQL is away, and the key was not read in the last 4 s.
+        """
+        if caller.key_id is None or (caller.expires_at is not None and caller.expires_at <= self._now()):
+            return False
+        return caller.is_of_issuer or await self._working.get(caller.key_id) is not None
+
     async def tenant(self, tenant_id: str) -> Tenant | None:
         """Return a tenant with the limits that hold for it; None when there is none.
 
@@ -93,6 +107,7 @@ class Directory:
     async def close(self) -> None:
         """End what runs in the background."""
         await self._keys.close()
+        await self._working.close()
         await self._tenants.close()
         for note in self._notes:
             note.cancel()
@@ -108,6 +123,9 @@ class Directory:
         working = {digests[digest]: row for digest, row in rows.items() if row.works(now)}
         self._note_use([row for row in working.values() if _is_due(row, now)], now)
         return {token: _Known(row) for token, row in working.items()}
+
+    async def _read_working(self, key_ids: Collection[str]) -> Mapping[str, bool]:
+        return dict.fromkeys(await self._key_store.working(key_ids, self._now()), True)
 
     async def _read_tenants(self, tenant_ids: Collection[str]) -> Mapping[str, Tenant]:
         rows = await self._tenant_store.find(tenant_ids)

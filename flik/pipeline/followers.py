@@ -1,8 +1,12 @@
 """Who may follow, and how long: each connection that waits counts, and ends when its credential does.
 
 Counted are event streams, WebSockets, long polls and `Prefer: wait`: all that hold a connection open without
-work of ours. Every `CHECK_S` the keys of all that are open are looked at with one query, so that a key that is
-revoked follows nothing 5 s later. While PostgreSQL is away they stay open; expiry needs no look.
+work of ours. What is followed over them counts by itself: a stream follows one thing, a WebSocket as many as it
+has subscriptions, and a key may follow as many things as it may have connections. A WebSocket whose client has
+not said yet who it is is a stranger's; strangers have a bound of their own.
+
+Every `CHECK_S` the keys of all that are open are looked at with one query, so that a key that is revoked follows
+nothing 5 s later. While PostgreSQL is away they stay open; expiry needs no look.
 """
 
 from __future__ import annotations
@@ -15,9 +19,10 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from flik.domain.identity import Caller
-from flik.errors import FlikError, TooManyFollowers, Unauthenticated, Unavailable
+from flik.errors import FlikError, TooManyFollowers, TooManyStrangers, Unauthenticated, Unavailable
 
 CHECK_S = 3.0
+MOST_STRANGERS = 256
 End = Callable[[FlikError], None]
 
 
@@ -29,16 +34,27 @@ class Keys(Protocol):
 
 
 class Followers:
-    """The open connections of one gateway. `most_of_key`: of one credential. `run` must run while it is used."""
+    """The open connections of one gateway. `run` must run while it is used.
+
+    `most_of_key`: so many of one credential, and so many things that it follows with all of them.
+    """
 
     def __init__(
-        self, keys: Keys, most: int = 10_000, most_of_key: int = 1_000, now: Callable[[], float] = time.time
+        self,
+        keys: Keys,
+        most: int = 10_000,
+        most_of_key: int = 1_000,
+        most_strangers: int = MOST_STRANGERS,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.most = most
         self.most_of_key = most_of_key
+        self.most_strangers = most_strangers
+        self.strangers = 0
         self._keys = keys
         self._now = now
         self._of_key: Counter[str] = Counter()
+        self._followed_of_key: Counter[str] = Counter()
         self._open: dict[object, tuple[Caller, End]] = {}
         self._stopped: FlikError | None = None
 
@@ -60,16 +76,43 @@ class Followers:
             raise TooManyFollowers("this credential", self.most_of_key)
         if len(self._open) >= self.most:
             raise TooManyFollowers("this gateway", self.most)
-        self._of_key[key] += 1
         place = object()
         self._open[place] = (caller, end)
         try:
-            yield
+            with _one_more(self._of_key, key):
+                yield
         finally:
             del self._open[place]
-            self._of_key[key] -= 1
-            if not self._of_key[key]:
-                del self._of_key[key]
+
+    @contextmanager
+    def following(self, caller: Caller) -> Iterator[None]:
+        """Count one more thing that a caller follows in here, over whichever of its connections.
+
+        Raises:
+            TooManyFollowers: it follows as many as it may.
+        """
+        if self._followed_of_key[caller.actor] >= self.most_of_key:
+            raise TooManyFollowers("this credential", self.most_of_key, "streams and subscriptions")
+        with _one_more(self._followed_of_key, caller.actor):
+            yield
+
+    @contextmanager
+    def stranger(self) -> Iterator[None]:
+        """Count one more connection of nobody in here, until its client has said who it is.
+
+        Raises:
+            TooManyStrangers: there are as many as there may be.
+            FlikError: what `stop` was given.
+        """
+        if self._stopped is not None:
+            raise self._stopped
+        if self.strangers >= self.most_strangers:
+            raise TooManyStrangers("the gateway", self.most_strangers)
+        self.strangers += 1
+        try:
+            yield
+        finally:
+            self.strangers -= 1
 
     def stop(self, error: FlikError) -> None:
         """End all that are open, and take no more."""
@@ -101,6 +144,18 @@ class Followers:
             return set()
 
 
+@contextmanager
+def _one_more(counted: Counter[str], key: str) -> Iterator[None]:
+    """Count one more of `key` in here, and hold no place for who has none."""
+    counted[key] += 1
+    try:
+        yield
+    finally:
+        counted[key] -= 1
+        if not counted[key]:
+            del counted[key]
+
+
 def _key_id(caller: Caller) -> str | None:
-    """Return the id of the caller's key; None for the token of an issuer, which can only expire."""
-    return None if caller.key_id is None or caller.key_id.startswith("jwt:") else caller.key_id
+    """Return the id of the caller's key; None for who has none, as with the token of an issuer."""
+    return None if caller.is_of_issuer else caller.key_id

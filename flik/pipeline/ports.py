@@ -87,5 +87,8 @@ class QueueForWorker(Protocol):
     async def beat(self, beat: Beat) -> BeatReply:
         """Renew leases."""
 
+    async def revoked(self, worker: Worker, wait_s: float) -> list[tuple[str, str]]:
+        """Wait up to `wait_s` for (task, lease token) pairs to stop working on; some are told by a beat only."""
+
     async def settle(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """Report outcomes; False for each whose lease token was not current."""

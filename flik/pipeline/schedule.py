@@ -1,8 +1,9 @@
 """The queue of one region: orders what waits, grants it, hears of outcomes, and puts right what went wrong.
 
-It is the only writer of a task after admission, and it is a cache with a mailbox: all it
-knows can be rebuilt from PostgreSQL, so it may be killed at any moment. What keeps a task
-from being done twice is not in here but in the lease token of its row.
+It is the only writer of its region's tasks after admission, except for what callers ask for at a gateway
+of another region (cancel, retry, replay, resume): the queue there moves those and tells this one (`hear`).
+And it is a cache with a mailbox: all it knows can be rebuilt from PostgreSQL, so it may be killed at any
+moment. What keeps a task from being done twice is not in here but in the lease token of its row.
 
 This is its face, and where its parts (`flik/pipeline/queue`) are put together. It runs four loops, each
 of which has one statement in flight and takes whatever gathered meanwhile:
@@ -27,11 +28,13 @@ from flik.domain import retry
 from flik.domain.dag.progress import DagStatus
 from flik.domain.event import Kind
 from flik.domain.lease import Lease, Leases
+from flik.domain.news import News
 from flik.domain.pressure import Load
 from flik.domain.task import Outcome, Requeued, Ticket, Worker
 from flik.pipeline.ports import Beat, BeatReply, LeaseReply, Moved
 from flik.pipeline.queue import telling
 from flik.pipeline.queue.dags import Dags
+from flik.pipeline.queue.elsewhere import Elsewhere, Tell
 from flik.pipeline.queue.grant import Granting
 from flik.pipeline.queue.loops import in_background, until_available
 from flik.pipeline.queue.measures import Measures
@@ -39,6 +42,7 @@ from flik.pipeline.queue.memo import Reuse
 from flik.pipeline.queue.policy import QueuePolicy
 from flik.pipeline.queue.reap import Reaping
 from flik.pipeline.queue.refill import Refilling
+from flik.pipeline.queue.revoking import Revoking
 from flik.pipeline.queue.roster import Roster
 from flik.pipeline.queue.settle import HotResults, Settling
 from flik.pipeline.queue.telling import Feed
@@ -62,6 +66,7 @@ class TaskQueue:
         now: Callable[[], float],
         *,
         measures: Measures | None = None,
+        tell_others: Tell | None = None,
     ) -> None:
         self._store = store
         self._hot = hot
@@ -80,6 +85,8 @@ class TaskQueue:
         self.leases = leases = Leases(policy.lease_s)
         self.waiting = waiting = Waiting(policy, leases, now, grant_wanted)
         self.roster = roster = Roster(policy.lease_s, now, grant_wanted)
+        self.revoking = Revoking()
+        self._elsewhere = Elsewhere(tell_others)
         self._dags = dags = Dags(feed, waiting=waiting, measures=measures)
         self.settling = Settling(
             store, hot, feed, policy.retry_delays_s, waiting=waiting, leases=leases, measures=measures, dags=dags,
@@ -120,16 +127,24 @@ class TaskQueue:
             return None
         before, ended = found
         if ended is not None:
-            self._note_cancelled(ended, now)
+            self._note_cancelled([ended], now)
         return Moved(before.value, ended is not None)
 
-    def _note_cancelled(self, ended: Ended, now: float) -> None:
-        self.granting.note_cancelled(ended.task_id)
-        ticket, lease = self.waiting.forget(ended.task_id), self.leases.release(ended.task_id)
+    def _note_cancelled(self, ended: Sequence[Ended], now: float) -> None:
+        for each in ended:
+            if each.elsewhere is None:
+                self._forget_cancelled(each.task_id)
+        self._feed.tell(telling.ended(each, Kind.CANCELLED, now) for each in ended)
+        self._elsewhere.note_cancelled(ended)
+
+    def _forget_cancelled(self, task_id: str) -> None:
+        self.granting.note_cancelled(task_id)
+        ticket, lease = self.waiting.forget(task_id), self.leases.release(task_id)
+        if lease is not None:
+            self.revoking.tell(lease)
         task_type = next((each.task_type for each in (ticket, lease) if each is not None), "")
         self._measures["flik_tasks_cancelled"].labels(task_type).inc()
         self._grant_wanted.set()  # its tenant may have been at its cap
-        self._feed.tell([telling.ended(ended, Kind.CANCELLED, now)])
 
     async def cancel_dag(self, dag_id: str) -> Moved | None:
         """Cancel all steps of a dag that have not ended. Once this returns, no completion of them can take effect.
@@ -143,8 +158,7 @@ class TaskQueue:
             return None
         before, cancelled = found
         if cancelled is not None:
-            for ended in cancelled.ended:
-                self._note_cancelled(ended, now)
+            self._note_cancelled(cancelled.ended, now)
             self._dags.take_in(cancelled.advanced, now)
         return Moved(before.value, cancelled is not None)
 
@@ -190,8 +204,16 @@ class TaskQueue:
         return len(requeued)
 
     def _take_in(self, requeued: Sequence[Requeued]) -> None:
-        self.waiting.offer(each.ticket for each in requeued)
+        self.waiting.offer(self._elsewhere.take_out(requeued))
         self._feed.tell(telling.requeued(requeued))
+
+    def hear(self, news: News) -> None:
+        """Take in what other regions committed or moved of this one's tasks; what is known already changes nothing."""
+        self._measures.note_announced(news.announced)
+        self.waiting.offer([*news.announced, *news.waiting])
+        self._feed.tell(telling.announced(news.announced))
+        for task_id in news.cancelled:
+            self._forget_cancelled(task_id)
 
     async def load(self, tenant_ids: Sequence[str]) -> Load:
         """Return how full the queue is, and how many tasks of each of these tenants wait."""
@@ -214,6 +236,10 @@ class TaskQueue:
         revoked = self.leases.renew(((task_id, token) for task_id, token, _ in beat.held), self._now())
         await self._note_progress(beat)
         return BeatReply(revoked=revoked, draining=self._draining)
+
+    async def revoked(self, worker: Worker, wait_s: float) -> list[tuple[str, str]]:
+        """Wait up to `wait_s` for (task, lease token) pairs that the worker must stop working on: cancelled ones."""
+        return await self.revoking.listen(worker.worker_id, wait_s)
 
     async def _note_progress(self, beat: Beat) -> None:
         held = [(lease, done) for task_id, token, done in beat.held if (lease := self.leases.get(task_id, token))]
@@ -286,7 +312,6 @@ class TaskQueue:
             Unavailable: PostgreSQL is away; it may be called again.
         """
         running = await self._store.running()
-        backlogs = await self._store.backlogs()
         reused = await self._reuse.of_running() if any(row.dag_id for row in running) else {}
         expires_at = self._now() + self._policy.lease_s * _FIRST_LEASES
         for row in running:
@@ -296,7 +321,7 @@ class TaskQueue:
                 if row.task_id in reused:
                     lease.reused = True
                     in_background(self.settling.end_reused(reused[row.task_id]))
-        for task_type, priority, tenant_id, rows in backlogs:
+        for task_type, priority, tenant_id, rows in await self._store.backlogs():
             if task_type in self.waiting.windows:
                 self.waiting.windows[task_type].start_reading((priority, tenant_id), rows)
         await self.refilling.read_pages()

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from flik.domain.idempotency import Place
 from flik.domain.task import NewTask
 from flik.errors import Unavailable
-from flik.pipeline.submit import Announcer
+from flik.pipeline.submit import Announces
 
 _MOST_TRIES = 3  # a name may be taken and become free again between two statements
 
@@ -39,7 +39,7 @@ class Joined(NamedTuple):
 class Streams:
     """The streams of one gateway. Not thread-safe: it lives on one event loop."""
 
-    def __init__(self, names: Names, announcer: Announcer, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, names: Names, announcer: Announces, now: Callable[[], float] = time.time) -> None:
         self._names = names
         self._announcer = announcer
         self._now = now

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from flik.domain.dag.graph import NewDag
@@ -53,6 +53,13 @@ class Answers(Protocol):
         """Return what is kept in these places."""
 
 
+class Announces(Protocol):
+    """Whoever tells of committed tasks."""
+
+    def announce(self, tasks: Sequence[NewTask]) -> None:
+        """Tell soon of what can run; returns at once."""
+
+
 class GroupCommit:
     """Stores submissions together. Not thread-safe: it lives on one event loop."""
 
@@ -60,7 +67,7 @@ class GroupCommit:
         self,
         store: Inserts,
         answers: Answers,
-        announcer: Announcer,
+        announcer: Announces,
         on_commit: Callable[[int], None] = lambda tasks: None,
         *,
         dags: Dags,
@@ -166,7 +173,7 @@ def _refuse(asked: KeyedRequest) -> Answer:
 
 
 class Announcer:
-    """Tells the queue of committed tasks: one call in flight, what arrives meanwhile goes with the next."""
+    """Tells one region's queue of committed tasks: one call in flight, what arrives meanwhile goes with the next."""
 
     def __init__(self, region: str, tell: Callable[[list[Ticket]], Awaitable[None]]) -> None:
         self._region = region
@@ -175,7 +182,7 @@ class Announcer:
         self._teller: asyncio.Task[None] | None = None
 
     def announce(self, tasks: Sequence[NewTask]) -> None:
-        """Tell the queue soon of what can run; tasks of another region are found there by scanning."""
+        """Tell the queue soon of what can run of its region; what it is not told of it finds by scanning."""
         room = max(0, MAX_UNANNOUNCED - len(self._waiting))
         self._waiting += [_ticket_of(task) for task in tasks if task.region == self._region and not task.waits][:room]
         if self._waiting and self._teller is None:
@@ -191,6 +198,18 @@ class Announcer:
                     _log.warning("the queue was not told; it will find them", extra={"count": len(tickets)})
         finally:
             self._teller = None
+
+
+class Announcers:
+    """Tells each region's queue of its tasks."""
+
+    def __init__(self, announcers: Iterable[Announces]) -> None:
+        self._announcers = tuple(announcers)
+
+    def announce(self, tasks: Sequence[NewTask]) -> None:
+        """Tell each queue soon of what can run of its region."""
+        for each in self._announcers:
+            each.announce(tasks)
 
 
 def _ticket_of(task: NewTask) -> Ticket:

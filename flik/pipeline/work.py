@@ -1,9 +1,9 @@
 """A worker: leases tasks, runs them with a provider, has their files stored, reports the outcomes.
 
-It asks for as many tasks as it has free slots, so nothing ever waits inside a worker. Three
+It asks for as many tasks as it has free slots, so nothing ever waits inside a worker. Four
 loops: `lease` asks for work (a long poll), `beat` renews the leases every second, or sooner when
-there is progress to tell of, and learns what was cancelled, `settle` reports outcomes, as many
-at a time as have gathered.
+there is progress to tell of, and learns which it lost, `listen` hears of cancels at once (a long
+poll), `settle` reports outcomes, as many at a time as have gathered.
 
 A worker that cannot reach the queue goes on working and goes on asking: whether its outcome
 still counts is decided by the lease token. An outcome is offered until the queue accepts or
@@ -57,6 +57,7 @@ KEEP_AFTER_S = 1.0
 SOONEST_BEAT = 0.25
 """The part of a heartbeat after which the next may come: as soon as that followers hear of progress."""
 MAX_MESSAGE_CHARS = 2_000
+WORTH_A_LINE_S = 0.1  # at thousands of tasks a second a line each would cost more than the tasks
 _log = logging.getLogger("flik.worker")
 
 
@@ -74,6 +75,13 @@ class _Run:
     task: asyncio.Task[None] | None = None
     handing_back: bool = False
     timed_out: bool = False
+
+
+def _note_end(outcome: Outcome, took_s: float) -> None:
+    """Log how an attempt ended; one that was short and went well is worth a line to those only who debug."""
+    level = logging.DEBUG if isinstance(outcome, Completed) and took_s < WORTH_A_LINE_S else logging.INFO
+    if _log.isEnabledFor(level):
+        _log.log(level, "attempt ended: %s", type(outcome).__name__, extra={"durationMs": round(took_s * 1000)})
 
 
 def _wind_down(run: _Run) -> None:
@@ -142,7 +150,8 @@ class TaskWorker:
         """Work until `drain` is called, or cancelled."""
         collect_seldom()
         async with asyncio.TaskGroup() as group:
-            loops = [group.create_task(loop(), name=loop.__name__) for loop in (self._beat_loop, self._settle_loop)]
+            parts = (self._beat_loop, self._listen_loop, self._settle_loop)
+            loops = [group.create_task(loop(), name=loop.__name__) for loop in parts]
             await self._lease_loop()
             await self._until_idle()
             for loop in loops:
@@ -260,9 +269,7 @@ class TaskWorker:
             await run.uploads.close()
             outcome = outcome and outcome._replace(uploads=run.uploads.told())
         if outcome is not None:
-            if _log.isEnabledFor(logging.DEBUG):
-                duration_ms = round((time.monotonic() - started) * 1000)
-                _log.debug("attempt ended: %s", type(outcome).__name__, extra={"durationMs": duration_ms})
+            _note_end(outcome, time.monotonic() - started)
             self._report(outcome)
 
     async def _outcome_of(self, run: _Run) -> Outcome | None:
@@ -395,6 +402,17 @@ class TaskWorker:
                 self._revoke(task_id, tokens.get(task_id))
             if reply.draining:
                 self._start_to_leave()
+
+    async def _listen_loop(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(2 * _POLL_S):
+                    revoked = await self._queue.revoked(self._worker, _POLL_S)
+            except (Unavailable, TimeoutError):
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            for task_id, token in revoked:
+                self._revoke(task_id, token)
 
     def _tallies(self) -> tuple[Tally, ...]:
         tallies = (*self._breakers(), self._back_end.tally())

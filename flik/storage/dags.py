@@ -231,8 +231,11 @@ async def _follow(
     return Advanced(tuple(released), tuple(stopped), tuple(moved))
 
 
-async def resume(run: Statement, dag: LockedDag, now: float) -> list[Requeued]:
-    """Have those steps of a locked, failed dag run again that did not complete; return those that can at once."""
+async def resume(run: Statement, dag: LockedDag, region: str, now: float) -> list[Requeued]:
+    """Have those steps of a locked, failed dag run again that did not complete; return those that can at once.
+
+    `region` is that of the queue that asks.
+    """
     steps = await _read_steps(run, [dag.dag_id])
     fresh = []
     for place, status in progress.ready_again([step.state for step in steps]).items():
@@ -241,8 +244,11 @@ async def resume(run: Statement, dag: LockedDag, now: float) -> list[Requeued]:
         if status is Status.QUEUED and step.start_within_s is not None:
             row["start_deadline_at"] = now + step.start_within_s
         fresh.append(row)
-    parameters = {"dag_id": dag.dag_id, "round": dag.round, "steps": orjson.dumps(fresh).decode(), "now": now}
-    return [Requeued(seq, Ticket._make(ticket)) for seq, *ticket in await run(_RESUME, parameters)]
+    parameters = {
+        "dag_id": dag.dag_id, "round": dag.round, "steps": orjson.dumps(fresh).decode(), "now": now, "region": region,
+    }  # fmt: skip
+    rows = await run(_RESUME, parameters)
+    return [Requeued(seq, Ticket._make(ticket), elsewhere) for seq, *ticket, elsewhere in rows]
 
 
 async def outputs_of(database: Database, task_ids: Sequence[str]) -> dict[str, tuple[bool, str | None]]:
@@ -300,7 +306,7 @@ async def forget_made(database: Database, *, steps: Sequence[str] = (), makers: 
 
 
 async def late_dags(database: Database, region: str, limit: int, now: float) -> list[str]:
-    """Return dags with a step that waited beyond its start deadline.
+    """Return dags with a step that never started by its start deadline.
 
     Raises:
         Unavailable: PostgreSQL is away.

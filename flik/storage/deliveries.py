@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from flik.domain.webhook.record import (
     GONE,
     KEPT_S,
     MAX_LOG,
+    NOT_SENT,
     SILENT,
     TOO_OLD_S,
     AttemptNote,
@@ -28,6 +30,7 @@ from flik.storage.tasks import first_id_at
 EXPANDED = 200  # outbox rows a statement
 SWEPT = 1_000
 _WEBHOOKS, _LOOK = 50, 64  # of a claim: webhooks, and deliveries of each, that are looked at
+_NOBODY: Mapping[str, int] = MappingProxyType({})
 _MARGIN_S = 86_400.0  # between the last delivery of a receiver and its own end
 _SQL = queries.load("deliveries")
 
@@ -35,13 +38,16 @@ _SQL = queries.load("deliveries")
 class DeliveryStore:
     """`each`: how many deliveries of one webhook are on their way at most; `lease_s`: how long a claim holds.
 
+    `share`: how many slots of one sender a tenant has at most.
+
     Every method raises Unavailable when PostgreSQL is away; whether a change took effect is unknown then, and
     what was claimed without anybody knowing comes back when its lease is over.
     """
 
-    def __init__(self, database: Database, *, each: int = 8, lease_s: float = 20.0) -> None:
+    def __init__(self, database: Database, *, each: int = 8, share: int = 8, lease_s: float = 20.0) -> None:
         self._database = database
         self._each = each
+        self._share = share
         self._lease_s = lease_s
 
     async def expand(self, now: float) -> int:
@@ -49,11 +55,15 @@ class DeliveryStore:
         rows = await self._database.once(_SQL["expand_outbox"], {"now": now, "limit": EXPANDED})
         return int(rows[0][0])
 
-    async def claim(self, slots: int, now: float) -> list[Claimed]:
-        """Take up to `slots` deliveries that are due, fairly over webhooks, in order within a task."""
+    async def claim(self, slots: int, now: float, held: Mapping[str, int] = _NOBODY) -> list[Claimed]:
+        """Take up to `slots` deliveries that are due, fairly over tenants and their webhooks, in order within a task.
+
+        `held`: how many slots of this sender each tenant has already.
+        """
         parameters = {
             "now": now, "slots": slots, "each": self._each, "lease_s": self._lease_s, "hold_from": HOLD_FROM,
-            "webhooks": _WEBHOOKS, "look": _LOOK,
+            "webhooks": _WEBHOOKS, "look": _LOOK, "share": self._share, "held": orjson.dumps(dict(held)).decode(),
+            "most": MAX_LOG, "not_sent": _entry(AttemptNote(now, None, NOT_SENT, 0)),
         }  # fmt: skip
         return [_claimed(row) for row in await self._database.once(_SQL["claim_deliveries"], parameters)]
 
@@ -69,12 +79,11 @@ class DeliveryStore:
         now: float,
     ) -> bool:
         """Write what an attempt came to; False when the claim is not the current one any more, and nothing changed."""
-        entry = {"at": note.at, "status": note.status, "error": note.error, "durationMs": note.duration_ms}
         parameters = {
             "delivery_id": claimed.message.delivery_id, "token": claimed.token, "state": state, "now": now,
-            "next_at": next_at, "note": orjson.dumps([entry]).decode(), "most": MAX_LOG, "held_until": held_until,
+            "next_at": next_at, "note": _entry(note), "most": MAX_LOG, "held_until": held_until,
             "failed": note.error is not None, "gone": gone, "disabled_after_s": DISABLED_AFTER_S, "gone_reason": GONE,
-            "silent_reason": SILENT,
+            "silent_reason": SILENT, "not_sent": _entry(AttemptNote(now, None, NOT_SENT, 0)),
         }  # fmt: skip
         return bool(await self._database.once(_SQL["record_attempt"], parameters))
 
@@ -94,6 +103,12 @@ class DeliveryStore:
             await self._database.repeatable(_SQL["forget_receivers"], quiet),
         ]
         return len(given_up) + sum(map(len, swept))
+
+
+def _entry(note: AttemptNote) -> str:
+    """Return what is added to the log of a delivery."""
+    entry = {"at": note.at, "status": note.status, "error": note.error, "durationMs": note.duration_ms}
+    return orjson.dumps([entry]).decode()
 
 
 def _claimed(row: Sequence[Any]) -> Claimed:

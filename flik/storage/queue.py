@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ import orjson
 
 from flik.domain.dag.memo import Made
 from flik.domain.dag.progress import DagStatus
-from flik.domain.task import Requeued, Status, StoredArtifact, Ticket, Upload, Worker
+from flik.domain.task import Requeued, Status, StoredArtifact, Ticket, Upload, Worker, compact_ticket
+from flik.domain.window import BacklogKey, Page
 from flik.storage import dags, queries
 from flik.storage.dags import Advanced
 from flik.storage.database import Database, Query, Rows, Statement, array_of
@@ -87,7 +89,10 @@ class Settled(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """One task that was cancelled or expired; `seq` is the number of that event, the rest of the attempt that ran."""
+    """One task that was cancelled or expired; `seq` is the number of that event, the rest of the attempt that ran.
+
+    `elsewhere` is its region when that is another one than that of the queue that moved it.
+    """
 
     task_id: str
     tenant_id: str
@@ -95,6 +100,7 @@ class Ended(NamedTuple):
     attempt: int | None = None
     worker_id: str | None = None
     version: str | None = None
+    elsewhere: str | None = None
 
 
 class Cancelled(NamedTuple):
@@ -105,7 +111,10 @@ class Cancelled(NamedTuple):
 
 
 class QueueStore:
-    """The table of tasks, for the queue of one region."""
+    """The table of tasks, for the queue of one region.
+
+    What callers ask for (cancel, retry, replay, resume) moves tasks of any region; the rest is about those of this one.
+    """
 
     def __init__(self, database: Database, region: str) -> None:
         self._database = database
@@ -183,11 +192,12 @@ class QueueStore:
         Raises:
             Unavailable: PostgreSQL is away; whether it was cancelled is unknown.
         """
-        return _cancelled(task_id, await self._database.once(*_cancelling(task_id, now)))
+        return _cancelled(task_id, await self._database.once(*self._cancelling(task_id, now)))
 
     async def retry(self, task_id: str, attempts: int, now: float) -> tuple[Status, Requeued | None] | None:
         """Queue a failed task for up to `attempts` more; return (status before, what waits now), None if unknown."""
-        rows = await self._database.once(_SQL["retry_task"], {"task_id": task_id, "round": attempts, "now": now})
+        parameters = {"task_id": task_id, "round": attempts, "now": now, "region": self._region}
+        rows = await self._database.once(_SQL["retry_task"], parameters)
         if not rows:
             return None
         before, *requeued = rows[0]
@@ -195,11 +205,11 @@ class QueueStore:
 
     async def replay(self, task_ids: Sequence[str], attempts: int, now: float) -> list[Requeued]:
         """Queue those of the tasks that are dead letters for up to `attempts` more; return what waits now."""
-        parameters = {"task_ids": list(task_ids), "round": attempts, "now": now}
+        parameters = {"task_ids": list(task_ids), "round": attempts, "now": now, "region": self._region}
         return list(map(_requeued, await self._database.once(_SQL["replay_tasks"], parameters)))
 
     async def expire(self, limit: int, now: float) -> list[Ended]:
-        """End up to `limit` waiting tasks whose start deadline has passed, and that are no steps; return them."""
+        """End up to `limit` tasks that never started by their start deadline, and that are no steps; return them."""
         return [Ended(*row) for row in await self._database.repeatable(*_expiring(self._region, (), limit, now))]
 
     # ---- steps of dags: with each move goes what follows from it, in one transaction
@@ -221,11 +231,11 @@ class QueueStore:
     ) -> tuple[tuple[Status, Ended | None] | None, Advanced]:
         """Cancel a step of one of these dags as `cancel` does; return what followed, too."""
 
-        rows, advanced = await self._move(dag_ids, _cancelling(task_id, now), now)
+        rows, advanced = await self._move(dag_ids, self._cancelling(task_id, now), now)
         return _cancelled(task_id, rows), advanced
 
     async def late_dags(self, limit: int, now: float) -> list[str]:
-        """Return up to `limit` dags with a step that waited beyond its start deadline."""
+        """Return up to `limit` dags with a step that never started by its start deadline."""
         return await dags.late_dags(self._database, self._region, limit, now)
 
     async def expire_steps(self, limit: int, now: float, dag_ids: Collection[str]) -> tuple[list[Ended], Advanced]:
@@ -255,7 +265,7 @@ class QueueStore:
             if before is not DagStatus.RUNNING:
                 return before, None
             found = [
-                _cancelled(task_id, await run(*_cancelling(task_id, now)))
+                _cancelled(task_id, await run(*self._cancelling(task_id, now)))
                 for task_id in await dags.open_steps(run, dag_id)
             ]
             advanced = await dags.advance_cancelled(run, locked[0], now)
@@ -278,27 +288,36 @@ class QueueStore:
             if not locked:
                 return None
             before = DagStatus(locked[0].status)
-            return before, await dags.resume(run, locked[0], now) if before is DagStatus.FAILED else ()
+            failed = before is DagStatus.FAILED
+            return before, await dags.resume(run, locked[0], self._region, now) if failed else ()
 
         return await self._database.transaction(resume)
+
+    def _cancelling(self, task_id: str, now: float) -> Query:
+        """Return the statement whose rows `_cancelled` reads."""
+        return _SQL["cancel_task"], {"task_id": task_id, "now": now, "region": self._region}
 
     # ---- what the queue rebuilds itself from
 
     async def backlogs(self) -> list[tuple[str, int, str, int]]:
         """Return (task type, priority, tenant, tasks) for everything that waits."""
         rows = await self._database.repeatable(_SQL["count_backlogs"], {"region": self._region})
-        return [(row[0], row[1], row[2], row[3]) for row in rows]
+        return [(sys.intern(row[0]), row[1], sys.intern(row[2]), row[3]) for row in rows]
 
-    async def page(self, task_type: str, priority: int, tenant_id: str, after: str, limit: int) -> list[Ticket]:
-        """Return the next waiting tickets of one backlog in the order of their ids, after `after` ('' for all)."""
-        return await self._tickets(
-            "page_backlog",
+    async def pages(self, task_type: str, pages: Sequence[Page]) -> list[list[Ticket]]:
+        """Return, for each page, the next waiting tickets of its backlog in the order of their ids."""
+        found = await self._tickets(
+            "page_backlogs",
             task_type=task_type,
-            priority=priority,
-            tenant_id=tenant_id,
-            after=after or _FIRST_ID,
-            limit=limit,
+            priorities=[page.key[0] for page in pages],
+            tenant_ids=[page.key[1] for page in pages],
+            afters=array_of(page.after or _FIRST_ID for page in pages),
+            limits=[page.limit for page in pages],
         )
+        by_key: dict[BacklogKey, list[Ticket]] = {page.key: [] for page in pages}
+        for ticket in found:
+            by_key[ticket.priority, ticket.tenant_id].append(ticket)
+        return list(by_key.values())
 
     async def scan_recent(self, after: str, limit: int) -> list[Ticket]:
         """Return waiting tickets with ids after `after`, the oldest first."""
@@ -323,7 +342,7 @@ class QueueStore:
 
     async def _tickets(self, query: str, **parameters: Any) -> list[Ticket]:
         rows = await self._database.repeatable(_SQL[query], {"region": self._region, **parameters})
-        return list(map(Ticket._make, rows))
+        return list(map(compact_ticket, rows))
 
 
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
@@ -333,11 +352,6 @@ def _settling(settlements: Sequence[Settlement], now: float) -> Query:
     """Return the statement whose rows `_settled` reads."""
     rows = orjson.dumps([_row_of(each) for each in settlements]).decode()
     return _SQL["settle_tasks"], {"rows": rows, "now": now}
-
-
-def _cancelling(task_id: str, now: float) -> Query:
-    """Return the statement whose rows `_cancelled` reads."""
-    return _SQL["cancel_task"], {"task_id": task_id, "now": now}
 
 
 def _cancelled(task_id: str, rows: Rows) -> tuple[Status, Ended | None] | None:
@@ -360,8 +374,8 @@ def _settled(row: tuple[Any, ...]) -> Settled:
 
 
 def _requeued(row: Sequence[Any]) -> Requeued:
-    seq, *ticket = row
-    return Requeued(seq, Ticket._make(ticket))
+    seq, *ticket, elsewhere = row
+    return Requeued(seq, Ticket._make(ticket), elsewhere)
 
 
 def _row_of(settlement: Settlement) -> dict[str, Any]:

@@ -6,6 +6,7 @@ for which it submits is made before, with limits that no test reaches; so a test
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -67,11 +68,12 @@ def eventually(ask: Callable[[], _T], *, within_s: float, every_s: float = 0.05,
 
 
 class RunningFlik:
-    """`flik up` on a free port and a data folder of its own."""
+    """`flik up` on a free port and a data folder of its own; with `regions` one port each, and this is the first."""
 
-    def __init__(self, data_dir: Path, **environment: str) -> None:
+    def __init__(self, data_dir: Path, *regions: str, **environment: str) -> None:
         self.data_dir = data_dir
-        self.port = free_port()
+        self.ports = {region: free_port() for region in regions}
+        self.port = next(iter(self.ports.values()), None) or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.key = "none yet"
         self._environment = environment
@@ -89,19 +91,36 @@ class RunningFlik:
 
     # ---- life
 
-    def start(self) -> RunningFlik:
-        """Start, and return when /health says UP."""
+    def start(self, *options: str) -> RunningFlik:
+        """Start, with more options of `flik up`, and return when /health says UP."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with (self.data_dir / "up.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flik", "up", "--port", str(self.port), "--data-dir", str(self.data_dir),
-                 "--no-dashboard"],
+                [sys.executable, "-m", "flik", "up", *self._where(), "--data-dir", str(self.data_dir),
+                 "--no-dashboard", *options],
                 env={**os.environ, **self._environment}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         eventually(self._is_up, within_s=START_WITHIN_S, every_s=0.2, what=f"the start ({self.log()})")
         eventually(lambda: "Flik is up" in self.log(), within_s=20, what="the word that it is up")
         self.take_key()
         return self
+
+    def _where(self) -> list[str]:
+        named = ",".join(f"{region}:{port}" for region, port in self.ports.items())
+        return ["--regions", named] if named else ["--port", str(self.port)]
+
+    def at(self, region: str) -> RunningFlik:
+        """Return the same Flik, spoken to at the gateway of another region."""
+        other = copy.copy(self)
+        other.port = self.ports[region]
+        other.url = f"http://127.0.0.1:{other.port}"
+        other.http = other._client()
+        return other
+
+    def of_region(self, region: str) -> list[psutil.Process]:
+        """Return the process of a region and all it started."""
+        (root,) = [each for each in self.find("region") if region in each.cmdline()]
+        return [root, *root.children(recursive=True)]
 
     def take_key(self) -> None:
         """Speak as the operator from now on, with the key that the start made."""
@@ -138,8 +157,15 @@ class RunningFlik:
             _kill(process)
         self._process.wait(10)
 
+    def kill_up(self, *roles: str) -> None:
+        """Kill -9 `flik up` and the processes of these roles; the rest is left behind."""
+        assert self._process is not None
+        for process in [psutil.Process(self._process.pid), *(each for role in roles for each in self.find(role))]:
+            _kill(process)
+        self._process.wait(10)
+
     def restart(self) -> None:
-        """Start again after `kill_all`."""
+        """Start again after `kill_all` or `kill_up`."""
         self.http.close()
         self.http = self._client()
         self.start()

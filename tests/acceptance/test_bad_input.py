@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -17,6 +18,10 @@ from tests.acceptance.running import RunningFlik, task
 UNKNOWN = "0199a1b2-0000-7000-8000-000000000001"
 JSON = {"Content-Type": "application/json"}
 MEBIBYTE = 1024 * 1024
+ID_ROUTES = [
+    ("GET", "{}"), ("DELETE", "{}"), ("POST", "{}/cancel"), ("POST", "{}/retry"), ("GET", "{}/result"),
+    ("GET", "{}/events"),
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -215,15 +220,43 @@ def test_head_is_answered_without_a_body(flik: RunningFlik, path: str) -> None:
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("GET", "{}"), ("DELETE", "{}"), ("POST", "{}/cancel"), ("POST", "{}/retry"),
-     ("GET", "{}/result"), ("GET", "{}/events")],
-)  # fmt: skip
+@pytest.mark.parametrize(("method", "path"), ID_ROUTES)
 def test_unknown_and_malformed_ids(flik: RunningFlik, method: str, path: str) -> None:
     problem(flik.http.request(method, f"/api/v1/tasks/{path.format(UNKNOWN)}"), 404, "task_not_found")
     for wrong in ("17", UNKNOWN[:-1], UNKNOWN + "0", UNKNOWN.replace("-", "_"), "%00", "'; DROP TABLE tasks"):
         assert refused(flik.http.request(method, f"/api/v1/tasks/{path.format(wrong)}")) == ["/taskId"]
+
+
+def test_internal_units_are_no_tasks(flik: RunningFlik, stores: None) -> None:
+    """Nothing that names an attempt, an upload or a file leads anywhere, also while the attempt runs."""
+    made = flik.submit("IMAGE", payload={"width": 64, "height": 64, "numOutputs": 2})
+    flik.wait(made)
+    blocker = flik.submit("VIDEO", payload={"script": {"durationS": 400}})
+    flik.wait(blocker, until=("PROCESSING",))
+    tokens = flik.query(f"""
+        SELECT lease_token::text FROM attempts WHERE task_id = '{made}'
+        UNION ALL SELECT lease_token::text FROM uploads WHERE task_id = '{made}' AND index = 1
+        UNION ALL SELECT lease_token::text FROM tasks WHERE task_id = '{blocker}'
+    """)
+    assert len(tokens) == 3
+    for (token,) in tokens:
+        for method, path in ID_ROUTES:
+            problem(flik.http.request(method, f"/api/v1/tasks/{path.format(token)}"), 404, "task_not_found")
+        problem(flik.http.get(f"/api/tasks/status/{token}"), 404, "task_not_found")
+        problem(flik.http.delete(f"/api/tasks/{token}"), 404, "task_not_found")
+        problem(flik.http.get(f"/api/v1/dags/{token}"), 404, "dag_not_found")
+
+    ((upload, key, worker),) = flik.query(f"""
+        SELECT u.lease_token || ':' || u.index, f.key, a.worker_id
+        FROM attempts a JOIN uploads u USING (task_id, lease_token) JOIN artifacts f USING (task_id, index)
+        WHERE a.task_id = '{made}' AND index = 0
+    """)
+    for name in (upload, key, worker):
+        answer = flik.http.get(f"/api/v1/tasks/{quote(name, safe='')}")
+        assert answer.status_code in (404, 422)
+        assert answer.json()["code"] in ("invalid_request", "route_not_found")
+    assert flik.get(blocker)["status"] == "PROCESSING"
+    assert flik.http.delete(f"/api/v1/tasks/{blocker}").status_code == 200
 
 
 @pytest.mark.parametrize(

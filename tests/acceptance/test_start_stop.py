@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,18 +11,26 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
+import av
 import httpx
 import psutil
 import psycopg
 import pytest
 import redis
+from PIL import Image
 
 from flik.embedded import Servers
 from tests.acceptance.running import RunningFlik, eventually, free_port, task
 
 pytestmark = pytest.mark.timeout(240)
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+DEMO = {"TEXT": "text.txt", "IMAGE": "image.png", "VIDEO": "video.mp4"}
 
 
 @pytest.fixture
@@ -53,6 +62,14 @@ def left_over(folder: Path) -> list[psutil.Process]:
     """Return the processes that mention a data folder."""
     everything = psutil.process_iter(["cmdline"])
     return [each for each in everything if any(str(folder) in word for word in each.info["cmdline"] or ())]
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended; what nobody reaped has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_port_in_use_is_refused(folder: Path) -> None:
@@ -95,10 +112,47 @@ def assert_open_to_anybody(flik: RunningFlik) -> None:
     assert httpx.get(f"{flik.url}/api/v1/tasks").status_code == 401  # a token must be there
 
 
+def assert_told_in_the_log(flik: RunningFlik, task_id: str) -> None:
+    """Check that the end of an attempt is a line of JSON in a log, with all that is known of it."""
+    logs = flik.data_dir / "logs" / "ray"
+    (line,) = eventually(
+        lambda: [
+            line
+            for log in logs.glob("worker-*.err")
+            for line in log.read_text().splitlines()
+            if task_id in line and "attempt ended" in line
+        ],
+        within_s=10,
+        what="the line in the log",
+    )
+    said = json.loads(line)
+    assert {name: said[name] for name in ("level", "logger", "taskType", "requestId", "traceId")} == {
+        "level": "INFO", "logger": "flik.worker", "taskType": "IMAGE", "requestId": "journey-1", "traceId": TRACE,
+    }  # fmt: skip
+    assert (said["taskId"], said["tenantId"], said["message"]) == (task_id, "tests", "attempt ended: Completed")
+    assert said["durationMs"] >= 100
+    assert datetime.fromisoformat(said["timestamp"]).tzinfo is not None
+
+
+def assert_demo_made_what_opens(flik: RunningFlik) -> None:
+    """Check that a text, a picture and a film lie where the demo says, and can be read, seen and played."""
+    made = {kind: flik.data_dir / "demo" / name for kind, name in DEMO.items()}
+    eventually(lambda: all(str(path) in flik.log() for path in made.values()), within_s=60, what="the demo")
+    assert made["TEXT"].read_text().strip()
+    with Image.open(made["IMAGE"]) as picture:
+        picture.load()
+    with av.open(made["VIDEO"]) as film:
+        assert sum(1 for _ in film.decode(video=0)) > 1
+
+
 def test_starts_stops_within_15_s_and_starts_again_with_its_data_open_this_time(folder: Path) -> None:
-    flik = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start()
-    task_id = flik.submit("IMAGE")
+    """What runs when it is stopped is handed back, not counted, and done by the next start."""
+    flik = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start("--demo")
+    assert_demo_made_what_opens(flik)
+    headers = {"X-Request-ID": "journey-1", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    task_id = flik.http.post("/api/v1/tasks", json=task("IMAGE"), headers=headers).json()["taskId"]
     assert flik.wait(task_id)["status"] == "COMPLETED"
+    assert_told_in_the_log(flik, task_id)
 
     second = up("--port", str(free_port()), "--data-dir", str(folder / "data"))
     assert_refused(second, "is in use by flik", f"pid {flik.processes()[0].pid}")
@@ -110,11 +164,49 @@ def test_starts_stops_within_15_s_and_starts_again_with_its_data_open_this_time(
     try:
         assert again.get(task_id)["status"] == "COMPLETED"
         assert_open_to_anybody(again)
-        running = again.submit("VIDEO", payload={"script": {"durationS": 4000}})
-        again.wait(running, until=("PROCESSING",))
+        running = again.submit("VIDEO", payload={"script": {"durationS": 200}})
+        held_by = again.wait(running, until=("PROCESSING",))["workerId"]
     finally:
         took_s = again.stop()
     assert took_s < 15
+
+    third = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start()
+    try:
+        assert third.wait(running)["status"] == "COMPLETED"
+        attempts = third.query(
+            "SELECT attempt, outcome::text, worker_id, error_code FROM attempts "
+            f"WHERE task_id = '{running}' ORDER BY started_at"
+        )
+        assert attempts[0] == (1, "HANDED_BACK", held_by, None)
+        assert [row[:2] for row in attempts[1:]] == [(1, "COMPLETED")], "what was handed back is not counted"
+    finally:
+        third.stop()
+
+
+@pytest.mark.parametrize("roles", [(), ("region",)], ids=["alone", "with its region"])
+def test_starts_again_at_once_after_it_was_killed(folder: Path, roles: tuple[str, ...]) -> None:
+    flik = RunningFlik(folder / "data", FLIK_SIMULATED_SPEED="20").start()
+    task_id = flik.submit("IMAGE")
+    assert flik.wait(task_id)["status"] == "COMPLETED"
+    family, proxies = flik.processes(), flik.find("haproxy")
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        flik.kill_up(*roles)
+        assert any(map(runs, proxies))  # on the port that is wanted again
+        flik.restart()
+        assert flik.get(task_id)["status"] == "COMPLETED"
+        assert flik.wait(flik.submit("IMAGE"))["status"] == "COMPLETED"
+        assert [process for process in family if runs(process)] == []
+        assert stranger.poll() is None
+        assert flik.stop() < 15
+        assert left_over(folder) == []
+    finally:
+        stranger.kill()
+        stranger.wait()
+        for process in filter(runs, family):
+            process.kill()
+        with suppress(psutil.NoSuchProcess):
+            flik.kill_all()
 
 
 @pytest.mark.skipif(os.environ.get("FLIK_CHAOS") != "long", reason="the long form: make chaos")

@@ -168,8 +168,8 @@ async def test_when_the_writer_is_killed_another_goes_on_where_it_was(flik: Runn
         process.kill()
         async with asyncio.timeout(SOON_S):
             streams = await asyncio.gather(*reading)
-    for frames in streams:
-        assert_whole(frames, chat_id)
+    assert_whole(streams[0], chat_id)
+    assert all(stream == streams[0] for stream in streams)
     containers = [json.loads(each)["container_id"] for each in streams[0][:-1]]
     assert containers[0] == killed
     assert containers[-1] != killed

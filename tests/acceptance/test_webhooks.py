@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -149,3 +152,45 @@ def test_a_tasks_events_arrive_signed_and_in_order(flik: RunningFlik, receiver: 
     for headers, body in receiver.got:
         assert verify(headers, body, [hook["secret"]], time.time()) is None
     assert flik.http.delete(f"/api/v1/webhooks/{hook['webhookId']}").status_code == 200
+
+
+def test_who_answers_410_hears_nothing_more_of_the_task_but_of_others(flik: RunningFlik, receiver: Receiver) -> None:
+    receiver.statuses = [410]
+    hook = {"url": f"http://127.0.0.1:{receiver.server_port}/", "secret": OWN_SECRET, "kinds": ["queued", "completed"]}
+    gone = flik.submit(tenantId="leaving", webhook=hook)
+    flik.wait(gone)
+    left = f"/api/v1/tasks/{gone}/deliveries"
+    eventually(lambda: _states(flik, left) >= {"GIVEN_UP"}, within_s=30, what="the answer 410")
+    staying = flik.submit(tenantId="leaving", webhook=hook)
+    path = f"/api/v1/tasks/{staying}/deliveries"
+    eventually(lambda: _delivered(flik, path), within_s=30, what="both events of the task that came later")
+    told = [json.loads(body)["data"]["taskId"] for _, body in receiver.got]
+    assert told == [gone, staying, staying]
+    assert _states(flik, left) == {"GIVEN_UP"}
+    assert flik.http.get(left).json()["items"][-1]["log"][0]["status"] == 410
+
+
+def _states(flik: RunningFlik, path: str) -> set[str]:
+    return {each["state"] for each in flik.http.get(path).json()["items"]}
+
+
+@contextmanager
+def silent_places(count: int) -> Iterator[list[socket.socket]]:
+    """Places that are connected to and never answer."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+
+
+def test_dead_receivers_of_one_tenant_slow_no_other_tenant(flik: RunningFlik, receiver: Receiver) -> None:
+    def told_at(tenant: str, port: int) -> dict[str, Any]:
+        hook = {"url": f"http://127.0.0.1:{port}/", "secret": OWN_SECRET, "kinds": ["queued"]}
+        return task(tenantId=tenant, webhook=hook, startDeadlineS=1)
+
+    with silent_places(400) as places:
+        flood = [told_at("flooding", place.getsockname()[1]) for place in places]
+        flik.tenant("flooding")
+        assert flik.http.post("/api/v1/tasks:batch", json={"tasks": flood}).status_code == 207
+        eventually(lambda: len(select.select(places, [], [], 0)[0]) >= 8, within_s=10, what="the first sendings")
+        for count in range(1, 6):  # more than a minute of sendings into the void waits before each of these
+            assert flik.http.post("/api/v1/tasks", json=told_at("prompt", receiver.server_port)).status_code == 202
+            eventually(lambda count=count: len(receiver.got) >= count, within_s=4, what="what another tenant is told")

@@ -357,6 +357,25 @@ async def test_a_step_may_start_for_so_long_from_its_release_and_never_after_the
     assert (await view_of(store, dag)).status == "FAILED"
 
 
+async def test_a_step_that_has_started_is_tried_again_after_its_start_deadline(store: Store) -> None:
+    dag = await submitted(store, make((), (0,), deadline_at=EPOCH + 25, start_within_s=10.0))
+    await run(store, dag, "a", EPOCH + 5)
+    await run(store, dag, "b", EPOCH + 14, status=Status.QUEUED)
+    assert await store.late_dags(10, EPOCH + 26) == []
+    assert (await store.expire_steps(10, EPOCH + 26, {dag.dag_id}))[0] == []
+    await run(store, dag, "b", EPOCH + 26)
+    assert (await view_of(store, dag)).status == "COMPLETED"
+
+
+async def test_a_resumed_step_has_a_start_deadline_of_its_own(store: Store) -> None:
+    dag = await submitted(store, make((), start_within_s=10.0))
+    await run(store, dag, "a", EPOCH + 5, status=Status.FAILED)
+    await store.resume_dag(dag.dag_id, EPOCH + 30)
+    (step,) = (await view_of(store, dag)).steps
+    assert (step.task.start_deadline_at, step.task.started_at) == (EPOCH + 40, None)
+    assert await store.late_dags(10, EPOCH + 40) == [dag.dag_id]
+
+
 async def test_steps_are_not_retried_or_replayed_alone(store: Store) -> None:
     dag = await submitted(store, make((), (0,)))
     await run(store, dag, "a", EPOCH + 1, Status.FAILED)

@@ -15,6 +15,7 @@ from memory_store import MemoryStore
 
 from flik.domain.event import Event, log_of
 from flik.domain.task import NewTask, Status, TaskFilter, TaskView, Ticket
+from flik.domain.window import Page
 from flik.storage.database import Database
 from flik.storage.events import HistoryStore
 from flik.storage.queue import Ended, GrantedRow, QueueStore, Requeued, Settlement
@@ -378,6 +379,24 @@ async def test_waiting_tasks_expire_at_their_start_deadline_the_earliest_first(s
     assert (await seen(store, tasks[0])).completed_at == NOW
 
 
+async def test_what_has_started_is_granted_again_after_its_start_deadline_and_never_expires(store: Store) -> None:
+    rows = [await granted(store, start_deadline_at=NOW + 10) for _ in range(3)]
+    lost, failed, back = rows
+    after = NOW + 20
+    await store.settle(
+        [
+            again(lost, after, outcome="LOST"), again(failed, after),
+            Settlement(*back[:2], Status.QUEUED, "HANDED_BACK", uncounted=True, available_at=after),
+        ],
+        after,
+    )  # fmt: skip
+    assert await store.expire(10, after) == []
+    again_granted = await store.grant([(_ticket(row), str(uuid.uuid4()), W2) for row in rows], after)
+    assert sorted((row.task_id, row.attempt) for row in again_granted) == sorted(
+        [(lost.task_id, 2), (failed.task_id, 2), (back.task_id, 1)]
+    )
+
+
 async def test_what_runs_does_not_expire(store: Store) -> None:
     row = await granted(store, start_deadline_at=NOW + 1)
     assert await store.expire(10, NOW + 2) == []
@@ -481,21 +500,43 @@ async def test_backlogs_are_counted_by_type_priority_and_tenant(store: Store) ->
     assert sorted(await store.backlogs()) == [("IMAGE", 1, "acme", 1), ("TEXT", 0, "globex", 2), ("TEXT", 1, "acme", 3)]
 
 
+async def page(store: Store, after: str, limit: int) -> list[Ticket]:
+    (tickets,) = await store.pages("TEXT", [Page((1, "acme"), after, limit)])
+    return list(tickets)
+
+
+async def test_pages_of_many_backlogs_are_read_together(store: Store) -> None:
+    acme, globex, urgent = (
+        await submit(store, 3),
+        await submit(store, 3, tenant_id="globex"),
+        await submit(store, 2, priority=0),
+    )
+    await submit(store, 2, task_type="IMAGE")
+    places = [
+        Page((1, "globex"), "", 2), Page((1, "nobody"), "", 5), Page((0, "acme"), urgent[0].task_id, 5),
+        Page((1, "acme"), acme[0].task_id, 1),
+    ]  # fmt: skip
+    found = await store.pages("TEXT", places)
+    assert found == [
+        [ticket_of(task) for task in globex[:2]], [], [ticket_of(urgent[1])], [ticket_of(acme[1])],
+    ]  # fmt: skip
+
+
 async def test_a_backlog_is_read_page_by_page_in_the_order_of_ids(store: Store) -> None:
     tasks = await submit(store, 5)
     await submit(store, 3, tenant_id="globex")
     await submit(store, 3, priority=0)
     await submit(store, 3, region="eu-west")
-    first = await store.page("TEXT", 1, "acme", "", 2)
+    first = await page(store, "", 2)
     assert first == [ticket_of(task) for task in tasks[:2]]
-    assert await store.page("TEXT", 1, "acme", first[-1].task_id, 50) == [ticket_of(task) for task in tasks[2:]]
-    assert await store.page("TEXT", 1, "acme", tasks[-1].task_id, 50) == []
+    assert await page(store, first[-1].task_id, 50) == [ticket_of(task) for task in tasks[2:]]
+    assert await page(store, tasks[-1].task_id, 50) == []
 
 
 async def test_a_retry_is_read_with_its_own_time(store: Store) -> None:
     row = await granted(store)
     await store.settle([again(row, NOW + 15)], NOW)
-    assert await store.page("TEXT", 1, "acme", "", 50) == [_ticket(row)._replace(available_at=NOW + 15)]
+    assert await page(store, "", 50) == [_ticket(row)._replace(available_at=NOW + 15)]
 
 
 async def test_recent_tasks_are_found_by_id(store: Store) -> None:

@@ -131,6 +131,18 @@ def test_an_orphan_is_found_by_its_environment_and_only_by_the_same_value(spawne
     assert processes.find_by_environ("FLIK_TEST_MARK", "mine") == [ours]
 
 
+def test_a_process_is_found_by_what_it_writes_to_and_only_below_the_same_place(
+    spawner: Spawner, tmp_path: Path
+) -> None:
+    for name in ("ours-east", "theirs"):
+        (tmp_path / name).mkdir()
+    ours, _ = spawner.start(f"kept = open({str(tmp_path / 'ours-east' / 'log')!r}, 'w');" + SLEEP)
+    spawner.start(f"kept = open({str(tmp_path / 'theirs' / 'log')!r}, 'w');" + SLEEP)
+    with (tmp_path / "ours-east" / "mine").open("w"):  # this process is left out
+        found = processes.find_by_files(str(tmp_path / "ours"))
+    assert [process.pid for process in found] == [ours.pid]
+
+
 def test_the_finder_leaves_out_itself_and_its_ancestors(spawner: Spawner) -> None:
     ours = spawner.start_orphan(FLIK_TEST_MARK="outer")
     finder = "from flik import processes; print([p.pid for p in processes.find_by_environ('FLIK_TEST_MARK', 'outer')])"

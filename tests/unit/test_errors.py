@@ -56,7 +56,15 @@ EXAMPLES: dict[FlikError, str] = {
     errors.TooManyFollowers("this credential", 1_000): (
         "this credential follows tasks with 1,000 connections, which is the most; close some, or poll"
     ),
+    errors.TooManyFollowers("this credential", 1_000, "streams and subscriptions"): (
+        "this credential follows tasks with 1,000 streams and subscriptions, which is the most; close some, or poll"
+    ),
+    errors.TooManyStrangers("the gateway", 256): (
+        "the gateway has 256 WebSockets open whose client has not said who it is, which is the most; try again in 1 s,"
+        " or show a key or a ticket in the handshake"
+    ),
     errors.StreamMalformed("no header name"): "no header name",
+    errors.StreamIdle(60.0): "nothing that goes on was followed for 60 s; open a connection when there is something",
     errors.StreamTooLarge("the body of a frame", 65_536): "the body of a frame has more than 65,536 bytes",
     errors.StreamTooLarge("a frame", 64, "headers"): "a frame has more than 64 headers",
     errors.StreamVersionUnknown(("1.0", "1.1", "1.2")): "the versions of STOMP spoken here are 1.0, 1.1, 1.2",
@@ -113,4 +121,6 @@ def test_codes_are_stable_words_that_no_two_kinds_share() -> None:
 
 def test_every_request_error_has_an_answer_of_its_own() -> None:
     requests = {kind for kind in all_kinds(errors.RequestError) if kind.__module__ == errors.__name__} - ABSTRACT
-    assert requests | {errors.Unavailable, errors.GatewayStops, errors.QueueFull} == set(problems.TABLE)
+    assert requests | {
+        errors.Unavailable, errors.GatewayStops, errors.TooManyStrangers, errors.QueueFull
+    } == set(problems.TABLE)  # fmt: skip

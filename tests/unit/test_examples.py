@@ -81,6 +81,12 @@ def test_the_drawing_in_the_readme_is_that_of_the_diamond() -> None:
     assert flik("dag", "show", EXAMPLES / "diamond.yaml").stdout == drawing
 
 
+def test_the_lines_for_a_page_in_the_readme_are_those_of_the_example() -> None:
+    (lines,) = re.findall(r"```js\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+    assert lines in (EXAMPLES / "follow.js").read_text(encoding="utf-8")
+
+
 def test_the_readme_has_each_example() -> None:
     named = re.findall(r"\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text(encoding="utf-8"))
 

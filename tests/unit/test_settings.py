@@ -108,7 +108,8 @@ def test_data_folder_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
     ("name", "value"),
     [
         ("FLIK_PORT", "0"), ("FLIK_PORT", "65536"), ("FLIK_PORT", "http"), ("FLIK_PORT", ""),
-        ("FLIK_REGION", "US EAST"), ("FLIK_REGION", ""), ("WORKER_CONCURRENCY", "0"), ("WORKER_CONCURRENCY", "1.5"),
+        ("FLIK_REGION", "US EAST"), ("FLIK_REGION", ""), ("FLIK_REGIONS", "us-east,US WEST"),
+        ("WORKER_CONCURRENCY", "0"), ("WORKER_CONCURRENCY", "1.5"),
         ("WORKER_VERSION", "v1/../.."), ("WORKER_VERSION", ""), ("FLIK_RETRY_DELAYS_S", "5,soon"),
         ("FLIK_RETRY_DELAYS_S", "nan"), ("FLIK_RETRY_DELAYS_S", "inf"), ("FLIK_TENANT_WEIGHTS", "big:3"),
         ("FLIK_TENANT_WEIGHTS", "big=0"), ("FLIK_TENANT_WEIGHTS", "big=x"), ("FLIK_TENANT_WEIGHTS", "big=3,small"),

@@ -39,19 +39,23 @@ def error(failure: FlikError, problem: bytes, receipt_id: str | None) -> Frame:
     return Frame("ERROR", headers, problem)
 
 
-def message(subscription: Subscription, seq: int, body: bytes, *, is_reset: bool = False) -> Frame:
+def message(
+    subscription: Subscription, message_id: str, seq: int | None, body: bytes, *, is_reset: bool = False
+) -> Frame:
     """Return the frame of an event; `body` is JSON.
 
-    `seq` is what a later SUBSCRIBE can go on from with `from-seq`. `reset: true` says that events
-    before it cannot be had and that the body is how things stand. `ack` is what an ACK names.
+    `message_id` is no other message's. `seq` is what a later SUBSCRIBE can go on from with `from-seq`;
+    None: the event has no number. `reset: true` says that events before it cannot be had and that the
+    body is how things stand. `ack` is what an ACK names.
     """
-    message_id = f"{subscription.subscription_id}-{seq}"
     headers: dict[str, str] = {"destination": subscription.topic.destination, "message-id": message_id}
     if subscription.is_named:
         headers["subscription"] = subscription.subscription_id
     if subscription.acks:
         headers["ack"] = message_id
-    headers |= {"content-type": EVENT_TYPE, "seq": str(seq)}
+    headers["content-type"] = EVENT_TYPE
+    if seq is not None:
+        headers["seq"] = str(seq)
     if is_reset:
         headers["reset"] = "true"
     return Frame("MESSAGE", headers, body)

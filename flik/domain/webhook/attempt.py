@@ -3,7 +3,7 @@
 | answer | means |
 |---|---|
 | 200 to 299 | delivered |
-| 410 | the receiver is gone: given up, and the webhook is disabled |
+| 410 | the receiver is gone: given up, and the webhook is disabled; a task's own gets nothing more of it (`own.py`) |
 | 300 to 399 | a redirect, which is not followed: tried again, as the receiver may be mended |
 | all others, none in 5 s, no connection, an address that is refused | tried again |
 
@@ -66,7 +66,7 @@ class AgainAt:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """It is over without success; `gone`: the receiver wants nothing any more, and the webhook is disabled."""
+    """It is over without success; `gone`: the receiver wants nothing any more from this webhook."""
 
     gone: bool = False
 

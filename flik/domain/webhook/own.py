@@ -5,7 +5,9 @@ a receiver checks the messages of all its tasks with one secret, and has it befo
 
 What fails is not the webhook of one task but where it leads. So senders know a receiver by tenant, scheme, host and
 port: what they hold back when it is dead (`attempt.py`), and how much is on its way there, counts for all tasks of
-the tenant that lead there together. It is never disabled, not by a 410 either: what is given up is the one delivery.
+the tenant that lead there together. It is never disabled: who says that it is gone (410) means the webhook of this one
+task, whose other deliveries are given up, and which hears nothing more of it. Sending one of them again by hand takes
+that back.
 """
 
 from __future__ import annotations

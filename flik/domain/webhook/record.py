@@ -2,7 +2,8 @@
 
 A webhook gathers events while it is ACTIVE or PAUSED, and gets them while it is ACTIVE. A tenant pauses it; Flik
 disables it when its receiver says that it is gone (410), or when nothing got through for three days. What waits
-stays until it is sent, or three days old; a delivery that ended is kept for a week.
+stays until it is sent, or three days old; a delivery that ended is kept for a week. A task's own webhook, which nobody
+can set to ACTIVE, is given up instead, with all that waits for it (`own.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ DISABLED_AFTER_S = 3 * 86_400.0
 KEPT_S = 7 * 86_400.0
 MAX_LOG = 20  # attempts that a delivery remembers
 GONE = "the receiver answered 410"
+NOT_SENT = "not sent: the receiver answered 410 to another event"  # of the same task, whose own webhook it is
 SILENT = "nothing got through for three days"
 
 

@@ -14,7 +14,7 @@ from flik.domain.task import Status, Ticket
 from flik.pipeline.queue.roster import Roster
 from flik.pipeline.queue.waiting import Waiting
 from flik.storage.queue import GrantedRow, Settled, Settlement
-from flik.telemetry import Metrics
+from flik.telemetry import Metrics, Names
 
 _NAMES = ("flik_tasks_*", "flik_attempts", "flik_queue_*", "flik_worker*", "flik_run_seconds", "flik_grant_seconds",
           "flik_settle_seconds", "flik_stale_settlements", "flik_events_*", "flik_breaker_*",
@@ -23,6 +23,11 @@ _KIND = attrgetter("task_type", "priority")
 _MODEL = "model"
 _DEPENDENCIES = ("artifacts", "provider")  # of a worker
 _MOST_ATTEMPTS = 10  # attempts beyond it share a label
+MOST_CODES = 50  # of providers, which may let callers choose them; those beyond share a label
+OWN_CODES = (
+    "worker_lost", "run_timeout", "provider_fault", "no_result", "artifacts_unavailable", "input_unusable",
+    "input_gone", "result_not_storable", "",
+)  # fmt: skip
 
 
 class Measures:
@@ -30,6 +35,7 @@ class Measures:
 
     def __init__(self) -> None:
         self.metrics = Metrics(*_NAMES, process="queue")
+        self._codes = Names(MOST_CODES, OWN_CODES)
         self._told: dict[str, tuple[Tally, ...]] = {}  # by worker
 
     def __getitem__(self, name: str) -> Any:
@@ -64,7 +70,7 @@ class Measures:
             if status == Status.COMPLETED:
                 self["flik_tasks_completed"].labels(task_type, version).inc(count)
             elif status == Status.FAILED:
-                self["flik_tasks_failed"].labels(task_type, error_code or "").inc(count)
+                self["flik_tasks_failed"].labels(task_type, self._codes.bounded(error_code or "")).inc(count)
             _observe_all(self["flik_run_seconds"].labels(task_type), [max(0.0, now - started_at)] * count)
 
         self._note_uploads(ended)

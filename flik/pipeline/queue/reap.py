@@ -3,7 +3,7 @@
 Every `TICK_S` it requeues attempts whose lease lapsed and fails those beyond the hard timeout.
 Each second it expires tasks whose start deadline passed and takes back the grants of which the
 queue never learnt whether they took effect. Every `LOOK_S` it compares what is PROCESSING with
-the leases: a grant may commit when its queue is gone.
+the leases: a grant may commit when its queue is gone, and a cancel in another region which could not tell.
 
 A gap in its own running is given to all leases: while this process stood still it heard no
 beat either.
@@ -111,7 +111,7 @@ class Reaping:
         try:
             await self._expire(now)
             if now >= self._next_look_at:
-                await self._look_for_orphans(now)
+                await self._compare(now)
                 self._next_look_at = now + LOOK_S
         except Unavailable:
             return
@@ -135,8 +135,13 @@ class Reaping:
             self._measures["flik_tasks_expired"].inc()
             self._feed.tell([telling.ended(expired, Kind.EXPIRED, now)])
 
-    async def _look_for_orphans(self, now: float) -> None:
-        for row in await self._store.running():
+    async def _compare(self, now: float) -> None:
+        leased = self._leases.tokens()
+        running = {row.lease_token: row for row in await self._store.running()}
+        for task_id, token in leased:
+            if token not in running:  # cancelled in another region, or settled at this moment
+                self._leases.release(task_id, token)
+        for row in running.values():
             if self._is_orphan(row, now):
                 self._uncertain[row.lease_token] = row.task_id
 

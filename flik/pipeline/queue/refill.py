@@ -1,6 +1,7 @@
 """Brings into memory what waits in PostgreSQL only.
 
-Backlogs that do not fit into the window are read on, page by page, as they are worked off.
+Backlogs that do not fit into the window are read on, page by page, as they are worked off; small pages of many backlogs
+come with one statement.
 Every `SCAN_EVERY_S` it looks for tasks that nobody announced, because a gateway died or could
 not reach the queue: among those submitted in the last `RECENT_S`, and by a walk over all that
 waits, `WALK_ROWS` at a time. When more than `RECENT_ROWS` recent tasks wait, the next look goes
@@ -25,7 +26,7 @@ RECENT_S = 5.0
 RECENT_ROWS = 4_000
 WALK_ROWS = 5_000
 COUNT_EVERY_S = 60.0
-READERS = 2  # pages read at a time; the other connections stay free for grants and settlements
+READERS = 2  # statements at a time; the other connections stay free for grants and settlements
 
 
 class Refilling:
@@ -97,19 +98,19 @@ class Refilling:
         Raises:
             Unavailable: PostgreSQL is away.
         """
-        windows = self._waiting.windows
-        while pages := [(name, page) for name, window in windows.items() for page in window.next_pages()]:
-            await asyncio.gather(*(self._read_page(name, page) for name, page in pages))
+        windows = list(self._waiting.windows.items()) * READERS
+        while wanted := [(name, pages) for name, window in windows if (pages := window.next_pages())]:
+            await asyncio.gather(*(self._read_together(name, pages) for name, pages in wanted))
 
-    async def _read_page(self, task_type: str, page: Page) -> None:
-        priority, tenant_id = page.key
+    async def _read_together(self, task_type: str, pages: list[Page]) -> None:
         try:
             async with self._readers:
-                tickets = await self._store.page(task_type, priority, tenant_id, page.after, page.limit)
+                found = await self._store.pages(task_type, pages)
         except Unavailable:
-            self._waiting.windows[task_type].reading_failed(page)
+            for page in pages:
+                self._waiting.windows[task_type].reading_failed(page)
             raise
-        self._waiting.take_in_page(task_type, page, tickets)
+        self._waiting.take_in_pages(task_type, zip(pages, found, strict=True))
 
 
 def _last(found: list[Ticket], limit: int) -> Ticket | None:

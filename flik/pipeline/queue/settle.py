@@ -5,7 +5,7 @@ token. When PostgreSQL refuses a batch, each is settled alone, and the task whos
 refuses fails: it must not hold up the others.
 
 What completed is kept HOT, as readers are to see it: that is known from the lease. After a
-restart it is not; then readers ask PostgreSQL.
+restart it is not; then readers ask PostgreSQL. While Redis takes it in, the next batch is stored.
 """
 
 from __future__ import annotations
@@ -75,6 +75,14 @@ class Entry(NamedTuple):
     place: int
 
 
+class Effects(NamedTuple):
+    """What a batch came to: what completed, the tasks that found an input gone, and what followers are to be told."""
+
+    completed: list[tuple[Settlement, Lease | None]]
+    bereft: list[str]
+    told: list[Notice]
+
+
 class Settling:
     """The settle loop. It sets `grant_wanted` when tasks may be granted again."""
 
@@ -104,6 +112,7 @@ class Settling:
         self._now = now
         self._grant_wanted = grant_wanted
         self._wanted = asyncio.Event()
+        self._showing: asyncio.Task[None] | None = None  # what was settled last, to readers and followers
         self.gathered: list[Entry] = []
 
     # ---- what is asked of it
@@ -163,6 +172,11 @@ class Settling:
         if batch:
             await self._settle_together(batch)
 
+    async def rest(self) -> None:
+        """Return when readers and followers can see all that was settled."""
+        if self._showing is not None:
+            await self._showing
+
     def _next_batch(self) -> list[Entry]:
         """Take what gathered, one settlement a task: of two, PostgreSQL would not say which one took effect."""
         batch: dict[str, Entry] = {}
@@ -187,8 +201,10 @@ class Settling:
         except Exception as error:
             await self._settle_one_by_one(batch, error)
         else:
-            self._dags.take_in(advanced, now)  # first: what was released need not wait for Redis
-            await self._note_settled(batch, {row.task_id: row for row in rows}, now)
+            self._dags.take_in(advanced, now)
+            effects = self._note_settled(batch, {row.task_id: row for row in rows}, now)
+            await self.rest()  # one batch at most is on its way to Redis while the next one is stored
+            self._showing = asyncio.create_task(self._show(effects, now))
 
     async def _store_all(self, batch: list[Entry], now: float) -> tuple[list[Settled], Advanced]:
         settlements = [entry.settlement for entry in batch]
@@ -214,7 +230,8 @@ class Settling:
             return
         await self._settle_together([entry._replace(settlement=refused)])
 
-    async def _note_settled(self, batch: list[Entry], rows: Mapping[str, Settled], now: float) -> None:
+    def _note_settled(self, batch: list[Entry], rows: Mapping[str, Settled], now: float) -> Effects:
+        """Take in what took effect; return what others are to see of it."""
         ended: list[tuple[Settlement, Settled]] = []
         told: list[Notice] = []
         completed: list[tuple[Settlement, Lease | None]] = []
@@ -232,9 +249,15 @@ class Settling:
         self._waiting.offer(row.ticket for _, row in ended if row.ticket is not None)
         self._grant_wanted.set()
         self._measures.note_settled(ended, now)
+        bereft = [each.task_id for each, _ in ended if each.error_code == InputGone.code]
+        return Effects(completed, bereft, told)
+
+    async def _show(self, effects: Effects, now: float) -> None:
+        """Let readers, followers and later steps see what took effect."""
+        completed, bereft, told = effects
         if made := list(_to_remember(completed)):
             await self._reuse.remember(made)
-        if bereft := [each.task_id for each, _ in ended if each.error_code == InputGone.code]:
+        if bereft:
             await self._reuse.forget(bereft)
         if hot := list(_shown(completed, now)):
             await self._hot.put(hot)

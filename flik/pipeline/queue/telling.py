@@ -30,7 +30,7 @@ def announced(tickets: Sequence[Ticket]) -> Iterable[Notice]:
 
 def requeued(tasks: Sequence[Requeued]) -> Iterable[Notice]:
     """Yield that tasks wait for a worker: failed ones that callers had tried again, and steps that were released."""
-    for seq, ticket in tasks:
+    for seq, ticket, _ in tasks:
         yield Notice(ticket.tenant_id, Event(ticket.task_id, seq, Kind.QUEUED, ticket.available_at))
 
 
@@ -67,7 +67,7 @@ def settled(settlement: Settlement, row: Settled, lease: Lease | None, now: floa
 
 def ended(task: Ended, kind: Kind, now: float) -> Notice:
     """Return that a task was cancelled or expired."""
-    task_id, tenant_id, seq, attempt, worker_id, version = task
+    task_id, tenant_id, seq, attempt, worker_id, version, _ = task
     return Notice(tenant_id, Event(task_id, seq, kind, now, attempt, worker_id, version))
 
 

@@ -91,12 +91,13 @@ class Waiting:
         for task_id in task_ids:
             self.in_grant.pop(task_id, None)
 
-    def take_in_page(self, task_type: str, page: Page, tickets: list[Ticket]) -> None:
-        """Hold what was read of a backlog beyond the window."""
+    def take_in_pages(self, task_type: str, read: Iterable[tuple[Page, list[Ticket]]]) -> None:
+        """Hold what was read of backlogs beyond the window."""
         window, lane, now = self.windows[task_type], self.lanes[task_type], self._now()
-        for ticket in window.page_read(page, tickets, complete=len(tickets) == page.limit):
-            if self.is_busy(ticket.task_id) or not lane.add(ticket, now):
-                window.left(ticket)
+        for page, tickets in read:
+            for ticket in window.page_read(page, tickets, complete=len(tickets) == page.limit):
+                if self.is_busy(ticket.task_id) or not lane.add(ticket, now):
+                    window.left(ticket)
         self._grant_wanted.set()
 
     def forget(self, task_id: str) -> Ticket | None:

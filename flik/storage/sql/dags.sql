@@ -173,11 +173,11 @@ USING (SELECT t.tenant_id, coalesce((t.result #>> '{reused,from}')::uuid, t.task
 WHERE m.tenant_id = gone.tenant_id AND m.task_id = gone.task_id
 
 -- name: list_late_dags
--- Which dags have steps whose start deadline has passed while they waited.
+-- Which dags have steps whose start deadline has passed while they waited for their first start.
 SELECT DISTINCT dag_id::text
 FROM tasks
 WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED' AND start_deadline_at IS NOT NULL
-  AND start_deadline_at <= to_timestamp(%(now)s) AND dag_id IS NOT NULL
+  AND start_deadline_at <= to_timestamp(%(now)s) AND started_at IS NULL AND dag_id IS NOT NULL
 LIMIT %(limit)s
 
 -- name: resume_dag
@@ -192,7 +192,7 @@ WITH fresh AS (
            to_timestamp(%(now)s), to_timestamp(%(now)s), to_timestamp(n.start_deadline_at), t.payload, t.request_id,
            t.trace_id, t.dag_id
     FROM fresh n JOIN tasks t ON t.task_id = n.ended_id
-    RETURNING task_id, tenant_id, task_type, priority, status, created_at, available_at, hook_kinds
+    RETURNING task_id, tenant_id, task_type, priority, status, created_at, available_at, hook_kinds, region
 ), replaced AS (
     UPDATE dag_steps s SET current = false FROM fresh n WHERE s.task_id = n.ended_id
 ), begun AS (
@@ -213,7 +213,7 @@ WITH fresh AS (
 {tell_submitted}
 )
 SELECT 1, task_id::text, tenant_id, task_type, priority,
-       date_part('epoch', created_at), date_part('epoch', available_at)
+       date_part('epoch', created_at), date_part('epoch', available_at), nullif(region, %(region)s)
 FROM stored WHERE status = 'QUEUED'
 
 -- name: columns

@@ -4,8 +4,8 @@
 -- Only a claim raises it, by what it read, and only where the version is still the one that it read.
 
 -- name: expand_outbox
--- Outbox -> WAITING, one for each webhook that wants the event: those of the tenant, and the task's own, which goes by
--- its receiver. One sender at a time, as others would only wait for its rows. In the order of the key, so that no event
+-- Outbox -> WAITING, one for each webhook that wants the event: those of the tenant, and the task's own unless it is
+-- gone, which goes by its receiver. One sender at a time, as others would only wait for its rows. In the order of the key, so that no event
 -- is here before an earlier one of its task. Ids are UUIDv7 (RFC 9562, section 5.7), with a counter in rand_a (200
 -- events for 11 webhooks at most): lists are ordered by ids, and what is expanded together has one time.
 WITH turn AS MATERIALIZED (
@@ -29,7 +29,7 @@ WITH turn AS MATERIALIZED (
         UNION ALL
         SELECT o.receiver_id
         FROM task_webhooks o LEFT JOIN tasks k ON k.task_id = o.task_id LEFT JOIN dags g ON g.dag_id = o.task_id
-        WHERE o.task_id = t.task_id AND t.kind = ANY(coalesce(k.hook_kinds, g.hook_kinds))
+        WHERE o.task_id = t.task_id AND o.gone_at IS NULL AND t.kind = ANY(coalesce(k.hook_kinds, g.hook_kinds))
     ) w
     ORDER BY t.task_id, t.seq
     ON CONFLICT (webhook_id, task_id, seq) DO NOTHING
@@ -52,26 +52,56 @@ WITH turn AS MATERIALIZED (
 SELECT count(*) FROM taken
 
 -- name: claim_deliveries
--- Takes up to `slots` deliveries that are due, from the webhooks that waited longest: the first of each, then the
--- second. A webhook has at most `each` on their way, and one when it is failing. What is behind an earlier event of its
--- task is put off until that one is due, or its lease is over; when that one ends, it is called back.
-WITH turn AS MATERIALIZED (
-    SELECT w.webhook_id, w.tenant_id, w.url, w.failures, w.secret, w.old_secret, w.old_secret_until, w.due_at,
+-- Takes up to `slots` deliveries that are due. Each tenant gets so many that it has at most `share` of the sender's
+-- slots, with what `held` says that it has already; first those that have least, then those that waited longest. Of a
+-- tenant, those webhooks are looked at that waited longest: the first delivery of each, then the second. A webhook has
+-- at most `each` on their way, and one when it is failing. What is behind an earlier event of its task is put off until
+-- that one is due, or its lease is over; when that one ends, it is called back. What became a delivery while its task's own
+-- webhook was found to be gone is given up.
+--
+-- Tenants are found one after another, by one look into the index each, however many webhooks of theirs are due.
+WITH RECURSIVE tenants AS (
+    (SELECT w.tenant_id, w.due_at FROM webhooks w
+     WHERE w.status = 'ACTIVE' AND w.due_at IS NOT NULL
+     ORDER BY w.tenant_id, w.due_at LIMIT 1)
+    UNION ALL
+    SELECT following.tenant_id, following.due_at FROM tenants t CROSS JOIN LATERAL (
+        SELECT w.tenant_id, w.due_at FROM webhooks w
+        WHERE w.status = 'ACTIVE' AND w.due_at IS NOT NULL AND w.tenant_id > t.tenant_id
+        ORDER BY w.tenant_id, w.due_at LIMIT 1
+    ) following
+), served AS MATERIALIZED (
+    SELECT t.tenant_id, s.room, count(*) OVER () AS tenants
+    FROM tenants t CROSS JOIN LATERAL (
+        SELECT %(share)s::int - coalesce((%(held)s::jsonb ->> t.tenant_id)::int, 0) AS room
+    ) s
+    WHERE t.due_at <= to_timestamp(%(now)s) AND s.room > 0
+    ORDER BY s.room DESC, t.due_at
+    LIMIT %(webhooks)s
+), turn AS MATERIALIZED (
+    SELECT w.*, served.room,
            CASE WHEN w.failures >= %(hold_from)s THEN 1 ELSE %(each)s END
            - (SELECT count(*) FROM webhook_deliveries f
               WHERE f.webhook_id = w.webhook_id AND f.ended_at IS NULL AND f.token IS NOT NULL
                 AND f.next_at > to_timestamp(%(now)s)) AS free
-    FROM webhooks w JOIN webhooks seen ON seen.webhook_id = w.webhook_id AND seen.version = w.version
-    WHERE w.status = 'ACTIVE' AND w.due_at <= to_timestamp(%(now)s)
-    ORDER BY w.due_at
+    FROM served CROSS JOIN LATERAL (
+        SELECT w.webhook_id, w.tenant_id, w.place, w.url, w.failures, w.secret, w.old_secret, w.old_secret_until, w.due_at
+        FROM webhooks w JOIN webhooks seen ON seen.webhook_id = w.webhook_id AND seen.version = w.version
+        WHERE w.tenant_id = served.tenant_id AND w.status = 'ACTIVE' AND w.due_at <= to_timestamp(%(now)s)
+        ORDER BY w.due_at
+        LIMIT least(served.room, greatest(%(webhooks)s / served.tenants, 1))
+        FOR UPDATE OF w SKIP LOCKED
+    ) w
     LIMIT %(webhooks)s
-    FOR UPDATE OF w SKIP LOCKED
 ), looked AS MATERIALIZED (
-    SELECT turn.webhook_id, turn.free, turn.due_at, d.delivery_id, d.next_at,
+    SELECT turn.webhook_id, turn.tenant_id, turn.room, turn.free, turn.due_at, d.delivery_id, d.next_at,
            (SELECT head.next_at FROM webhook_deliveries head
             WHERE head.webhook_id = d.webhook_id AND head.task_id = d.task_id AND head.ended_at IS NULL
               AND head.seq < d.seq
-            ORDER BY head.seq LIMIT 1) AS head_at
+            ORDER BY head.seq LIMIT 1) AS head_at,
+           turn.place IS NULL AND EXISTS (
+               SELECT FROM task_webhooks o
+               WHERE o.task_id = d.task_id AND o.receiver_id = d.webhook_id AND o.gone_at IS NOT NULL) AS gone
     FROM turn CROSS JOIN LATERAL (
         SELECT * FROM webhook_deliveries w
         WHERE w.webhook_id = turn.webhook_id AND w.ended_at IS NULL AND w.next_at <= to_timestamp(%(now)s)
@@ -80,18 +110,27 @@ WITH turn AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED
     ) d
 ), free AS (
-    SELECT delivery_id, webhook_id, due_at, row_number() OVER (PARTITION BY webhook_id ORDER BY next_at, delivery_id)
-           AS place, looked.free
-    FROM looked WHERE head_at IS NULL
+    SELECT delivery_id, webhook_id, tenant_id, due_at, looked.room, looked.free,
+           row_number() OVER (PARTITION BY webhook_id ORDER BY next_at, delivery_id) AS place
+    FROM looked WHERE head_at IS NULL AND NOT gone
+), fair AS (
+    SELECT delivery_id, webhook_id, due_at, room,
+           row_number() OVER (PARTITION BY tenant_id ORDER BY place, due_at, webhook_id) AS place
+    FROM free WHERE place <= free.free
 ), picked AS MATERIALIZED (
-    SELECT delivery_id FROM free WHERE place <= free.free ORDER BY place, due_at, webhook_id LIMIT %(slots)s
+    SELECT delivery_id FROM fair WHERE place <= room ORDER BY place - room, due_at, webhook_id LIMIT %(slots)s
 ), moved AS (
     UPDATE webhook_deliveries d
     SET token = CASE WHEN p.delivery_id IS NOT NULL THEN gen_random_uuid() END,
         next_at = CASE WHEN p.delivery_id IS NOT NULL THEN to_timestamp(%(now)s + %(lease_s)s)
-                       ELSE greatest(l.head_at, to_timestamp(%(now)s + %(lease_s)s)) END
+                       WHEN NOT l.gone THEN greatest(l.head_at, to_timestamp(%(now)s + %(lease_s)s)) END,
+        state = CASE WHEN l.gone THEN 'GIVEN_UP' ELSE d.state END,
+        ended_at = CASE WHEN l.gone THEN to_timestamp(%(now)s) END,
+        log = CASE WHEN NOT l.gone THEN d.log
+                   WHEN jsonb_array_length(d.log) >= %(most)s THEN d.log - 0 ELSE d.log END
+              || CASE WHEN l.gone THEN %(not_sent)s::jsonb ELSE '[]' END
     FROM looked l LEFT JOIN picked p ON p.delivery_id = l.delivery_id
-    WHERE d.delivery_id = l.delivery_id AND (p.delivery_id IS NOT NULL OR l.head_at IS NOT NULL)
+    WHERE d.delivery_id = l.delivery_id AND (p.delivery_id IS NOT NULL OR l.head_at IS NOT NULL OR l.gone)
     RETURNING d.*
 ), later AS (
     UPDATE webhooks w
@@ -124,7 +163,8 @@ WHERE m.token IS NOT NULL
 -- name: record_attempt
 -- WAITING -> DELIVERED | GIVEN_UP | WAITING (until `next_at`), fenced by the token of the claim. Calls back what is
 -- behind it, and tells the webhook: failures in a row, how long it is held, whether it is disabled. Receivers of tasks'
--- own webhooks never are: nobody could set them to ACTIVE again.
+-- own webhooks never are: nobody could set them to ACTIVE again, and other tasks lead there too. If it is gone, so is the
+-- task's own webhook: all else of the task that waits for it is given up.
 WITH done AS (
     UPDATE webhook_deliveries d
     SET state = %(state)s::delivery_state, token = NULL, attempts = d.attempts + 1,
@@ -133,10 +173,22 @@ WITH done AS (
         log = CASE WHEN jsonb_array_length(d.log) >= %(most)s THEN d.log - 0 ELSE d.log END || %(note)s::jsonb
     WHERE d.delivery_id = %(delivery_id)s::uuid AND d.token = %(token)s::uuid
     RETURNING d.webhook_id, d.task_id, d.seq, d.ended_at, d.next_at
+), gone AS (
+    UPDATE task_webhooks o SET gone_at = to_timestamp(%(now)s)
+    FROM done
+    WHERE %(gone)s AND o.task_id = done.task_id AND o.receiver_id = done.webhook_id
+    RETURNING o.task_id, o.receiver_id
+), rest AS (
+    UPDATE webhook_deliveries r
+    SET state = 'GIVEN_UP', token = NULL, next_at = NULL, ended_at = to_timestamp(%(now)s),
+        log = CASE WHEN jsonb_array_length(r.log) >= %(most)s THEN r.log - 0 ELSE r.log END || %(not_sent)s::jsonb
+    FROM gone
+    WHERE r.webhook_id = gone.receiver_id AND r.task_id = gone.task_id AND r.ended_at IS NULL
+      AND r.delivery_id <> %(delivery_id)s::uuid AND (r.token IS NULL OR r.next_at <= to_timestamp(%(now)s))
 ), behind AS (
     UPDATE webhook_deliveries n SET next_at = to_timestamp(%(now)s)
     FROM done
-    WHERE done.ended_at IS NOT NULL AND n.token IS NULL AND n.ended_at IS NULL AND n.delivery_id = (
+    WHERE NOT EXISTS (SELECT FROM gone) AND done.ended_at IS NOT NULL AND n.token IS NULL AND n.ended_at IS NULL AND n.delivery_id = (
         SELECT f.delivery_id FROM webhook_deliveries f
         WHERE f.webhook_id = done.webhook_id AND f.task_id = done.task_id AND f.ended_at IS NULL AND f.seq > done.seq
         ORDER BY f.seq LIMIT 1)

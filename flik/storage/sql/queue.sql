@@ -2,7 +2,8 @@
 -- of two moves that race one changes nothing. What tenants with webhooks are to hear of a move is written with it
 -- (`told`), and what a task's own webhook is to hear (`hook_kinds`). For those without any this costs a look into an
 -- index, of webhooks with a `place`; OFFSET 0 keeps the planner from reading all of them instead, where it expects many
--- tasks. `now` is a parameter, in seconds since the epoch.
+-- tasks. `now` is a parameter, in seconds since the epoch; `region` is that of the queue. What callers ask for moves tasks
+-- of any region, and says of those of another one whose they are.
 -- ORDER BY says `tasks.task_id`: the bare name is the text that is returned, which no index is in the order of.
 --
 -- The BETWEEN of grant and settle is true of every id. It makes the planner expect one row, so that each row's task is
@@ -10,7 +11,7 @@
 -- task instead of 10 and 18, until the first ANALYZE (measured 2026-11-24).
 
 -- name: grant_tasks
--- QUEUED -> PROCESSING.
+-- QUEUED -> PROCESSING. A start deadline counts until the first start.
 WITH granted AS (
     UPDATE tasks t
     SET status = 'PROCESSING', attempt = t.attempt + 1, seq = t.seq + 1, lease_token = p.lease_token,
@@ -19,7 +20,7 @@ WITH granted AS (
     FROM unnest(%(task_ids)s::uuid[], %(lease_tokens)s::uuid[], %(places)s::int[]) AS p(task_id, lease_token, place)
     WHERE p.task_id BETWEEN '00000000-0000-0000-0000-000000000000' AND 'ffffffff-ffff-ffff-ffff-ffffffffffff'
       AND t.task_id = p.task_id AND t.status = 'QUEUED' AND t.attempt < t.max_attempts
-      AND (t.start_deadline_at IS NULL OR t.start_deadline_at > to_timestamp(%(now)s))
+      AND (t.start_deadline_at IS NULL OR t.start_deadline_at > to_timestamp(%(now)s) OR t.started_at IS NOT NULL)
     RETURNING t.task_id, t.lease_token, t.tenant_id, t.task_type, t.priority, t.attempt, t.max_attempts, t.payload,
               t.created_at, t.request_id, t.trace_id, t.region, t.start_deadline_at, t.seq, t.worker_id, t.version,
               t.dag_id, t.hook_kinds
@@ -139,7 +140,7 @@ WITH before AS (
     SET status = 'CANCELLED', completed_at = to_timestamp(%(now)s), lease_token = NULL, seq = t.seq + 1
     FROM before b
     WHERE t.task_id = b.task_id AND b.status IN ('PENDING', 'QUEUED', 'PROCESSING')
-    RETURNING t.task_id, t.tenant_id, t.attempt, t.seq, t.worker_id, t.version, t.started_at, t.hook_kinds
+    RETURNING t.task_id, t.tenant_id, t.attempt, t.seq, t.worker_id, t.version, t.started_at, t.hook_kinds, t.region
 ), ended AS (
     INSERT INTO attempts (task_id, lease_token, attempt, worker_id, version, started_at, ended_at, outcome, seq)
     SELECT b.task_id, b.lease_token, c.attempt, c.worker_id, c.version, c.started_at, to_timestamp(%(now)s),
@@ -155,7 +156,7 @@ WITH before AS (
                     AND w.status <> 'DISABLED' AND 'cancelled' = ANY(w.kinds))
        OR 'cancelled' = ANY(c.hook_kinds)
 )
-SELECT b.status::text, c.tenant_id, c.seq, r.attempt, r.worker_id, r.version
+SELECT b.status::text, c.tenant_id, c.seq, r.attempt, r.worker_id, r.version, nullif(c.region, %(region)s)
 FROM before b LEFT JOIN cancelled c ON true LEFT JOIN cancelled r ON b.status = 'PROCESSING'
 
 -- name: retry_task
@@ -170,7 +171,8 @@ WITH before AS (
         seq = t.seq + 1
     FROM before b
     WHERE t.task_id = b.task_id AND b.status = 'FAILED' AND t.dag_id IS NULL
-    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq, t.hook_kinds
+    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq, t.hook_kinds,
+              t.region
 ), begun AS (
     INSERT INTO rounds (task_id, seq, begun_at) SELECT task_id, seq, available_at FROM retried
 ), told AS (
@@ -183,7 +185,7 @@ WITH before AS (
        OR 'queued' = ANY(r.hook_kinds)
 )
 SELECT b.status::text, r.seq, r.task_id::text, r.tenant_id, r.task_type, r.priority,
-       date_part('epoch', r.created_at), date_part('epoch', r.available_at)
+       date_part('epoch', r.created_at), date_part('epoch', r.available_at), nullif(r.region, %(region)s)
 FROM before b LEFT JOIN retried r ON true
 
 -- name: replay_tasks
@@ -197,7 +199,8 @@ WITH found AS MATERIALIZED (
         max_attempts = t.attempt + %(round)s, error_code = NULL, error_message = NULL, seq = t.seq + 1
     FROM found f
     WHERE t.task_id = f.task_id AND t.status = 'FAILED'
-    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq, t.hook_kinds
+    RETURNING t.task_id, t.tenant_id, t.task_type, t.priority, t.created_at, t.available_at, t.seq, t.hook_kinds,
+              t.region
 ), begun AS (
     INSERT INTO rounds (task_id, seq, begun_at) SELECT task_id, seq, available_at FROM replayed
 ), told AS (
@@ -210,15 +213,17 @@ WITH found AS MATERIALIZED (
        OR 'queued' = ANY(r.hook_kinds)
 )
 SELECT seq, task_id::text, tenant_id, task_type, priority,
-       date_part('epoch', created_at), date_part('epoch', available_at)
+       date_part('epoch', created_at), date_part('epoch', available_at), nullif(region, %(region)s)
 FROM replayed
 
 -- name: expire_tasks
--- QUEUED -> EXPIRED when the start deadline has passed. Of steps those only whose dag the caller has locked.
+-- QUEUED -> EXPIRED when the start deadline of a task that never started has passed. Of steps those only whose dag the
+-- caller has locked.
 WITH found AS MATERIALIZED (
     SELECT task_id FROM tasks
     WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED' AND start_deadline_at IS NOT NULL
-      AND start_deadline_at <= to_timestamp(%(now)s) AND (dag_id IS NULL OR dag_id = ANY(%(dag_ids)s::uuid[]))
+      AND start_deadline_at <= to_timestamp(%(now)s) AND started_at IS NULL
+      AND (dag_id IS NULL OR dag_id = ANY(%(dag_ids)s::uuid[]))
     ORDER BY start_deadline_at
     LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
@@ -245,15 +250,21 @@ FROM tasks
 WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
 GROUP BY task_type, priority, tenant_id
 
--- name: page_backlog
-SELECT task_id::text, tenant_id, task_type, priority,
-       date_part('epoch', created_at), date_part('epoch', available_at)
-FROM tasks
-WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
-  AND task_type = %(task_type)s AND priority = %(priority)s
-  AND tenant_id = %(tenant_id)s AND task_id > %(after)s::uuid
-ORDER BY tasks.task_id
-LIMIT %(limit)s
+-- name: page_backlogs
+-- The next rows of many backlogs, each by itself in the order of the index.
+SELECT t.task_id::text, p.tenant_id, %(task_type)s::text, p.priority,
+       date_part('epoch', t.created_at), date_part('epoch', t.available_at)
+FROM unnest(%(priorities)s::smallint[], %(tenant_ids)s::text[], %(afters)s::uuid[], %(limits)s::int[])
+     AS p(priority, tenant_id, after, rows)
+CROSS JOIN LATERAL (
+    SELECT task_id, created_at, available_at
+    FROM tasks
+    WHERE region = %(region)s AND completed_at IS NULL AND status = 'QUEUED'
+      AND task_type = %(task_type)s AND priority = p.priority
+      AND tenant_id = p.tenant_id AND task_id > p.after
+    ORDER BY task_id
+    LIMIT p.rows
+) t
 
 -- name: scan_recent
 -- Tasks submitted lately: found here when whoever committed them died before announcing them. The cast keeps the

@@ -140,7 +140,7 @@ RETURNING delivery_id::text, webhook_id::text, task_id::text, seq, kind, state::
 
 -- name: redeliver
 -- DELIVERED | GIVEN_UP -> WAITING with a whole round of attempts, WAITING -> due now; one that is being sent stays so.
--- It is one of a webhook, or of a task's own webhook: the other id is NULL.
+-- It is one of a webhook, or of a task's own webhook: the other id is NULL. A task's own that was gone is told again.
 WITH again AS (
     UPDATE webhook_deliveries d
     SET state = 'WAITING', ended_at = NULL, attempts = CASE WHEN d.state = 'WAITING' THEN d.attempts ELSE 0 END,
@@ -155,6 +155,9 @@ WITH again AS (
 ), due AS (
     UPDATE webhooks SET due_at = least(due_at, greatest(to_timestamp(%(now)s), held_until)), version = version + 1
     WHERE webhook_id IN (SELECT webhook_id FROM again)
+), back AS (
+    UPDATE task_webhooks o SET gone_at = NULL
+    FROM again WHERE o.task_id = again.task_id AND o.receiver_id = again.webhook_id AND o.gone_at IS NOT NULL
 )
 SELECT delivery_id::text, %(webhook_id)s::text, task_id::text, seq, kind, state::text, attempts,
        extract(epoch FROM next_at)::float8, extract(epoch FROM created_at)::float8,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,6 +16,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 from making import EPOCH
+from redis.asyncio.client import PubSub
 
 from flik.domain.event import Event, Kind, Notice
 from flik.embedded import EmbeddedValkey
@@ -138,6 +141,24 @@ async def test_what_nobody_wants_is_not_unpacked(server: EmbeddedValkey, writer:
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_a_cancel_that_the_client_swallows_counts(
+    server: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_message = PubSub.get_message
+
+    async def swallowing(pubsub: PubSub, **options: Any) -> Any:
+        with suppress(asyncio.CancelledError):
+            return await get_message(pubsub, **options)
+
+    monkeypatch.setattr(PubSub, "get_message", swallowing)
+    listener = Listener()
+    running = asyncio.create_task(FeedReader(server._url(), listener.hear, listener.note_live).run())
+    await listener.until(live=True)
+    running.cancel()
+    _, late = await asyncio.wait([running], timeout=SOON_S)
+    assert not late
+
+
 async def test_a_killed_redis_is_noticed_and_heard_again(
     server: EmbeddedValkey, writer: FeedWriter, listener: Listener, measured: Metrics
 ) -> None:
@@ -196,7 +217,7 @@ numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 events = st.builds(
     Event, st.text(min_size=1), st.integers(0, 10**9), st.sampled_from(list(Kind)).map(str),
     st.floats(0, 1e10), st.none() | st.integers(0, 99), texts, texts, texts, numbers, texts, texts, numbers, texts,
-    st.none(), st.none(), st.none() | st.integers(0, 10**9), st.none(),
+    st.none(), st.none(), st.none() | st.integers(0, 10**9), st.none(), st.none(),
 )  # fmt: skip
 
 

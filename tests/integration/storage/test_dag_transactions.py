@@ -120,7 +120,7 @@ async def test_a_step_is_not_cancelled_unless_its_children_are_moved(world: Worl
 @pytest.mark.parametrize("how", BREAKS)
 async def test_a_step_does_not_expire_unless_its_children_are_moved(world: World, how: str) -> None:
     await world.start()
-    waits = "status = 'QUEUED', lease_token = NULL, attempt = 0, start_deadline_at = created_at"
+    waits = "status = 'QUEUED', lease_token = NULL, attempt = 0, started_at = NULL, start_deadline_at = created_at"
     world.run(f"UPDATE tasks SET {waits} WHERE attempt = 1")
     dag_ids = {world.dag.dag_id}
     world.break_at("dag_steps", "UPDATE", BREAKS[how])

@@ -29,6 +29,10 @@ VALUES: dict[str, Any] = {
     "tenant_id": "tenant1",
     "task_id": task_id_at(EPOCH, 150_000),
     "after": task_id_at(EPOCH, 195_000),
+    "priorities": [1, 2, 0],
+    "tenant_ids": ["tenant1", "tenant2", "nobody"],
+    "afters": [task_id_at(EPOCH, 195_000)] * 3,
+    "limits": [40, 60, 50],
     "round": 4,
     "dag_ids": [],
 }
@@ -138,7 +142,7 @@ def test_a_grant_of_many_stays_a_nested_loop(queue_connection: psycopg.Connectio
 @pytest.mark.parametrize(
     ("name", "index"),
     [
-        ("page_backlog", "tasks_live"),
+        ("page_backlogs", "tasks_live"),
         ("scan_waiting", "tasks_live"),
         ("scan_recent", "tasks_pkey"),
         ("list_running", "tasks_live"),
@@ -152,7 +156,7 @@ def test_what_the_queue_reads_it_reads_by_index(queue_connection: psycopg.Connec
         assert f"using {index} on tasks" in "\n".join(plan)
 
 
-@pytest.mark.parametrize("name", ["page_backlog", "scan_waiting", "scan_recent"])
+@pytest.mark.parametrize("name", ["page_backlogs", "scan_waiting", "scan_recent"])
 def test_a_page_is_read_in_the_order_of_its_index_without_a_sort(
     queue_connection: psycopg.Connection, name: str
 ) -> None:
@@ -162,11 +166,15 @@ def test_a_page_is_read_in_the_order_of_its_index_without_a_sort(
 
 @pytest.mark.parametrize("after", [0, 150_000])
 def test_a_page_reads_no_more_rows_than_it_returns(queue_connection: psycopg.Connection, after: int) -> None:
-    for name in ("page_backlog", "scan_waiting"):
-        at = {"after": task_id_at(EPOCH, after), "task_id": task_id_at(EPOCH, after), "limit": 100}
+    at = {"task_id": task_id_at(EPOCH, after), "limit": 100, "afters": [task_id_at(EPOCH, after)] * 3}
+    for name, rows, loops in (("scan_waiting", 100, 1), ("page_backlogs", 33, 3)):  # rows of a loop, rounded down
         plan = plan_of(queue_connection, QUEUE[name], {**VALUES, **at})
-        (read,) = [int(found[1]) for line in plan if (found := re.search(r"on tasks.*actual rows=(\d+)", line))]
-        assert read == 100
+        (read,) = [
+            (int(found[1]), int(found[2]))
+            for line in plan
+            if (found := re.search(r"on tasks.*actual rows=(\d+)[.\d]* loops=(\d+)", line))
+        ]
+        assert read == (rows, loops)
 
 
 def test_replay_finds_dead_letters_by_their_index(queue_connection: psycopg.Connection) -> None:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import ANY
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from flik.domain.webhook.own import OWN_KEPT_S, OwnWebhook, receiver_id
 from flik.domain.webhook.record import (
     DISABLED_AFTER_S,
     KEPT_S,
+    NOT_SENT,
     AttemptNote,
     Claimed,
     DeliveryState,
@@ -219,13 +221,106 @@ async def test_events_of_one_task_go_one_after_another(world: World) -> None:
 
 
 async def test_receiver_is_never_disabled(world: World) -> None:
-    first, second = [await world.submit(kinds=("queued", "failed")) for _ in range(2)]
+    # Other tasks lead there too, and nobody could set it to ACTIVE: a 410 is the end of one task's webhook, not of it.
+    first, second, third = [await world.submit(kinds=("queued", "failed")) for _ in range(3)]
     claims = await world.sent(EPOCH)
     await world.end(claims[0], EPOCH + 1, GIVEN_UP, gone=True)
-    await world.end(claims[1], EPOCH + 2 + DISABLED_AFTER_S, WAITING)
-    for task in (first, second):
+    for each in claims[1:]:
+        await world.end(each, EPOCH + 2 + DISABLED_AFTER_S, WAITING)
+    for task in (first, second, third):
         await world.fail(task, EPOCH + 3)
-    assert len(await world.sent(EPOCH + DISABLED_AFTER_S + 20)) == 2
+    again = await world.sent(EPOCH + DISABLED_AFTER_S + 20)
+    assert {each.message.task_id for each in again} == {each.message.task_id for each in claims[1:]}
+
+
+async def test_who_says_gone_hears_nothing_more_of_the_task(world: World) -> None:
+    task = await world.submit(kinds=("queued", "processing", "failed"))
+    other = await world.submit(kinds=("queued", "failed"), url="https://a.example/other")
+    hook = await tenants(world, ("failed",))
+    for each in (task, other):
+        await world.fail(each)
+    claims = {each.url: each for each in await world.sent(EPOCH + 3)}
+    await world.end(claims["https://a.example/x"], EPOCH + 4, GIVEN_UP, gone=True)
+    assert await told(world, task) == {
+        "queued": (GIVEN_UP, ["the receiver answered 500"]),
+        "processing": (GIVEN_UP, [NOT_SENT]),
+        "failed": (GIVEN_UP, [NOT_SENT]),
+    }
+    await world.queue.retry(task.task_id, 4, EPOCH + 5)  # and what happens later
+    await world.fail(task, EPOCH + 6)
+    await world.end(claims["https://a.example/other"], EPOCH + 7)
+    rest = await world.sent(EPOCH + 60)
+    assert seen(rest) == sorted(
+        [
+            (task.task_id, "failed", "https://b.example/"),  # that it failed again waits behind
+            (other.task_id, "failed", "https://a.example/other"),
+            (other.task_id, "failed", "https://b.example/"),
+        ]
+    )
+    assert len(await world.webhooks.own_deliveries(task.task_id, before_id=None, limit=50)) == 3
+    assert await world.outbox() == []
+    found = await world.webhooks.get(hook.webhook_id)
+    assert found is not None
+    assert found.status is WebhookStatus.ACTIVE
+
+
+async def test_gone_webhook_of_a_tenant_leaves_that_of_the_task_alone(world: World) -> None:
+    task = await world.submit(kinds=("queued", "failed"))
+    await tenants(world, ("queued",))
+    late = await world.submit(kinds=("queued", "failed"))
+    claims = await world.sent(EPOCH)
+    for each in claims:
+        gone = each.url == "https://b.example/"
+        await world.end(each, EPOCH + 1, GIVEN_UP if gone else DELIVERED, gone=gone)
+    for each in (task, late):
+        await world.fail(each)
+    assert len(await world.sent(EPOCH + 30)) == 2
+
+
+async def test_event_that_became_a_delivery_as_its_receiver_went_is_given_up(world: World) -> None:
+    task, other = [await world.submit(kinds=("queued", "failed")) for _ in range(2)]
+    await world.fail(task)
+    await world.store.expand(EPOCH + 3)
+    await world.database.once(  # what another courier wrote meanwhile
+        "UPDATE task_webhooks SET gone_at = now() WHERE task_id = %(id)s::uuid", {"id": task.task_id}
+    )
+    (claimed,) = await world.store.claim(5, EPOCH + 3)
+    assert claimed.message.task_id == other.task_id
+    assert await told(world, task) == {"queued": (GIVEN_UP, [NOT_SENT]), "failed": (GIVEN_UP, [NOT_SENT])}
+
+
+async def test_what_is_on_its_way_when_its_receiver_goes_ends_as_it_ends(world: World) -> None:
+    task = await world.submit(kinds=("queued", "processing", "failed"))
+    await world.fail(task)
+    (first,) = await world.sent(EPOCH + 3)
+    await world.end(first, EPOCH + 3)
+    (second,) = await world.sent(EPOCH + 4)
+    assert await world.webhooks.redeliver_own(task.task_id, first.message.delivery_id, EPOCH + 4)
+    (again,) = await world.sent(EPOCH + 4)
+    await world.end(again, EPOCH + 5, GIVEN_UP, gone=True)
+    await world.end(second, EPOCH + 6, WAITING)
+    assert await world.sent(EPOCH + 60) == []
+    states = {kind: state for kind, (state, _) in (await told(world, task)).items()}
+    assert states == {"queued": GIVEN_UP, "processing": GIVEN_UP, "failed": GIVEN_UP}
+
+
+async def test_sending_one_again_by_hand_brings_a_gone_webhook_back(world: World) -> None:
+    task = await world.submit(kinds=("queued", "failed", "cancelled"))
+    (first,) = await world.sent(EPOCH)
+    await world.end(first, EPOCH + 1, GIVEN_UP, gone=True)
+    assert await world.webhooks.redeliver_own(task.task_id, first.message.delivery_id, EPOCH + 2)
+    await world.queue.cancel(task.task_id, EPOCH + 3)
+    for kind in ("queued", "cancelled"):
+        (each,) = await world.sent(EPOCH + 4)
+        assert each.message.kind == kind
+        await world.end(each, EPOCH + 4)
+
+
+async def told(world: World, task: NewTask | NewDag) -> dict[str, tuple[DeliveryState, list[str | None]]]:
+    """Return the state of each delivery to a task's own webhook by its kind, and what its log says."""
+    task_id = task.dag_id if isinstance(task, NewDag) else task.task_id
+    found = await world.webhooks.own_deliveries(task_id, before_id=None, limit=50)
+    return {each.kind: (each.state, [entry["error"] for entry in each.log]) for each in found}
 
 
 async def test_receiver_is_none_of_the_tenants_webhooks(world: World) -> None:
@@ -344,6 +439,15 @@ async def test_a_dags_own_webhook_is_told_of_its_steps_and_its_end(world: World)
     assert told[2][2]["error"] == {"code": "step_failed", "message": "step a is FAILED (x)", "stepId": "a"}
     deliveries = await world.webhooks.own_deliveries(dag.dag_id, before_id=None, limit=10)
     assert sorted((each.seq, each.kind) for each in deliveries) == [(2, "dagStep"), (3, "dagStep"), (4, "dagFailed")]
+
+
+async def test_gone_webhook_of_a_dag_hears_nothing_more_of_it(world: World) -> None:
+    dag = await submit_dag(world)
+    await fail_first(world, dag)
+    (first,) = await world.sent(EPOCH + 10)
+    await world.end(first, EPOCH + 11, GIVEN_UP, gone=True)
+    assert await world.sent(EPOCH + 60) == []
+    assert await told(world, dag) == {"dagStep": (GIVEN_UP, ANY), "dagFailed": (GIVEN_UP, [NOT_SENT])}
 
 
 async def test_a_webhook_of_the_tenant_hears_of_dags_if_it_asks_for_it(world: World) -> None:

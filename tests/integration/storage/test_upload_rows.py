@@ -137,3 +137,60 @@ async def test_batch_records_each_task_s_own_uploads(database: Database, store: 
     await store.settle(settlements, EPOCH + 2)
     for place, (each, row) in enumerate(zip(tasks, grants, strict=True)):
         assert await rows(database, each) == [row_of(row, STORED)] * (place % 2)
+
+
+async def test_all_units_of_a_task_s_work_are_found_with_one_query(
+    database: Database, store: QueueStore, task: NewTask
+) -> None:
+    """The task, its attempts, their uploads and the files: as a list of units, and each file with who made it."""
+    first = await grant(store, task)
+    failed = Settlement(
+        first.task_id, first.lease_token, Status.QUEUED, "FAILED", available_at=EPOCH + 1,
+        error_code="artifacts_unavailable", uploads=(STORED, FAILED),
+    )  # fmt: skip
+    await store.settle([failed], EPOCH + 9)
+    second = await grant(store, task)
+    files = (stored_file(0), stored_file(1, upload_attempts=32_767))
+    done = Settlement(
+        second.task_id, second.lease_token, Status.COMPLETED, "COMPLETED", result="{}", artifacts=files,
+        uploads=(STORED, AGAIN),
+    )  # fmt: skip
+    await store.settle([done], EPOCH + 10)
+
+    units = await database.repeatable(
+        """
+        SELECT unit, of_attempt, index, state
+        FROM (
+            SELECT 'task' AS unit, NULL::smallint AS of_attempt, NULL::smallint AS index, status::text AS state, task_id
+            FROM tasks
+            UNION ALL SELECT 'attempt', attempt, NULL, outcome::text, task_id FROM attempts
+            UNION ALL SELECT 'upload', a.attempt, u.index, u.status::text, task_id
+                      FROM uploads u JOIN attempts a USING (task_id, lease_token)
+            UNION ALL SELECT 'artifact', NULL, index, status::text, task_id FROM artifacts
+        ) units
+        WHERE task_id = %(task_id)s::uuid
+        ORDER BY of_attempt NULLS FIRST, unit, index
+        """,
+        {"task_id": task.task_id},
+    )
+    assert units == [
+        ("artifact", None, 0, "STORED"), ("artifact", None, 1, "STORED"), ("task", None, None, "COMPLETED"),
+        ("attempt", 1, None, "FAILED"), ("upload", 1, 0, "STORED"), ("upload", 1, 2, "FAILED"),
+        ("attempt", 2, None, "COMPLETED"), ("upload", 2, 0, "STORED"), ("upload", 2, 1, "STORED"),
+    ]  # fmt: skip
+
+    made = await database.repeatable(
+        """
+        SELECT t.status::text, a.attempt, a.worker_id, u.index, u.attempts, f.upload_attempts, f.key
+        FROM tasks t
+        JOIN attempts a ON a.task_id = t.task_id AND a.outcome = 'COMPLETED'
+        JOIN uploads u ON u.task_id = a.task_id AND u.lease_token = coalesce(a.made_by, a.lease_token)
+        JOIN artifacts f ON f.task_id = u.task_id AND f.index = u.index
+        WHERE t.task_id = %(task_id)s::uuid
+        ORDER BY u.index
+        """,
+        {"task_id": task.task_id},
+    )
+    assert made == [
+        ("COMPLETED", 2, "w1", 0, 1, 1, files[0].key), ("COMPLETED", 2, "w1", 1, 32_767, 32_767, files[1].key),
+    ]  # fmt: skip

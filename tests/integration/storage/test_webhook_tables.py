@@ -39,7 +39,10 @@ BY = By("k1", "r-1")
 LEASE_S = 20.0
 WAITING, DELIVERED, GIVEN_UP = DeliveryState
 EXPAND, CLAIM = (queries.load("deliveries")[name] for name in ("expand_outbox", "claim_deliveries"))
-CLAIMING = {"slots": 16, "each": 4, "lease_s": LEASE_S, "hold_from": HOLD_FROM, "webhooks": 50, "look": 64}
+CLAIMING = {
+    "slots": 16, "each": 4, "lease_s": LEASE_S, "hold_from": HOLD_FROM, "webhooks": 50, "look": 64, "share": 8,
+    "held": "{}", "most": MAX_LOG, "not_sent": "[]",
+}  # fmt: skip
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 

@@ -11,8 +11,10 @@ import pytest
 from fakes_gateway import FakeGateway
 from invoking import Run, documents
 
-from flik.cli import checks, doctor
+from flik import settings
+from flik.cli import checks, doctor, memory
 from flik.cli.checks import Finding, Verdict
+from flik.cli.up import refuse_hopeless
 from flik.errors import StartupRefused
 
 GIB = 1024**3
@@ -40,10 +42,31 @@ def test_a_port_that_a_gateway_holds_is_only_a_warning(gateway: FakeGateway) -> 
 
 
 @pytest.mark.parametrize(
-    ("gib", "verdict"), [(0.5, Verdict.FAIL), (1.5, Verdict.WARN), (2.0, Verdict.OK), (24, Verdict.OK)]
+    ("gib", "verdict"),
+    [(0.5, Verdict.FAIL), (1.4, Verdict.FAIL), (1.5, Verdict.WARN), (2.0, Verdict.OK), (24, Verdict.OK)],
 )
 def test_memory_wants_two_gib(gib: float, verdict: Verdict) -> None:
     assert checks.memory(int(gib * GIB)).verdict is verdict
+
+
+def test_memory_is_what_a_container_can_still_give(tmp_path: Path) -> None:
+    machine = memory.available_bytes(tmp_path / "no container")
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text(f"{GIB // 4}\n")
+    assert memory.available_bytes(tmp_path) > machine // 2
+    (tmp_path / "memory.max").write_text(f"{GIB // 2}\n")
+    assert memory.available_bytes(tmp_path) == GIB // 4
+
+
+def test_up_refuses_to_start_with_as_little_as_doctor_warns_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: memory.LEAST_BYTES - 1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+    chosen = settings.load(port=free, data_dir=tmp_path)
+    assert checks.memory().verdict is Verdict.FAIL
+    with pytest.raises(StartupRefused, match="1535 MiB of memory are available and Flik needs 1536 MiB"):
+        refuse_hopeless([chosen])
 
 
 def test_a_data_folder_that_is_not_there_yet_is_judged_by_its_parent(tmp_path: Path) -> None:

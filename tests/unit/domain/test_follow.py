@@ -81,9 +81,10 @@ class Gateway:
         self.sent: list[bytes] = []
         self.followed: dict[str, Topic] = {}
         self.closed: Close | None = None
+        self.now = 0.0
 
     def receive(self, data: bytes) -> None:
-        self.handle(self.session.receive(data, 0.0))
+        self.handle(self.session.receive(data, self.now))
 
     def handle(self, outputs: list[Output]) -> None:
         for output in outputs:
@@ -97,12 +98,12 @@ class Gateway:
                 case Authenticate(token=token):
                     known = token == "good"
                     refusal = errors.Unauthenticated("the credential is not valid here", True)
-                    self.handle(self.session.accept(0.0) if known else self.session.refuse(refusal, 0.0))
+                    self.handle(self.session.accept(self.now) if known else self.session.refuse(refusal, self.now))
                 case Subscribe(subscription_id, topic) if topic == self.refused:
-                    self.handle(self.session.refuse(errors.TaskNotFound("t2"), 0.0))
+                    self.handle(self.session.refuse(errors.TaskNotFound("t2"), self.now))
                 case Subscribe(subscription_id, topic):
                     self.followed[subscription_id] = topic
-                    self.handle(self.session.accept(0.0))
+                    self.handle(self.session.accept(self.now))
 
 
 STOMP = (
@@ -153,3 +154,94 @@ def test_refused_subscription_is_told(kind: Made, words: tuple[bytes, bytes, byt
     assert b"task_not_found" in gateway.sent[-1]
     assert gateway.session.event("a", 1, b"{}", 0.0) == []
     assert (gateway.closed is None) is (kind is JsonSession)  # in STOMP every error is the last word
+
+
+IDLE_S = 60.0
+
+
+def let_in(kind: Made, words: tuple[bytes, bytes, bytes], *ids: bytes) -> Gateway:
+    gateway = gateway_of(kind)
+    gateway.receive(words[0] % b"good")
+    for each in ids:
+        gateway.receive(words[1] % (each, b"t-" + each))
+    return gateway
+
+
+def stays_until(gateway: Gateway, at: float) -> None:
+    """Check that the connection ends at `at` and not before, and that its end is foretold and told."""
+    assert gateway.session.wakes_at() == at
+    gateway.handle(gateway.session.tick(at - 0.1))
+    assert gateway.closed is None
+    gateway.handle(gateway.session.tick(at))
+    assert gateway.closed == Close(CloseCode.POLICY, "stream_idle")
+    assert b"stream_idle" in gateway.sent[-1]
+    assert gateway.session.wakes_at() is None
+
+
+@PROTOCOLS
+def test_connection_that_never_follows_anything_is_ended(kind: Made, words: tuple[bytes, bytes, bytes]) -> None:
+    gateway = let_in(kind, words)
+    gateway.now = 50.0
+    gateway.receive(words[2] % b"a" if kind is JsonSession else b"\n")  # a sign of life is no reason to stay
+    stays_until(gateway, IDLE_S)
+
+
+@PROTOCOLS
+def test_connection_that_follows_what_goes_on_stays(kind: Made, words: tuple[bytes, bytes, bytes]) -> None:
+    gateway = let_in(kind, words, b"a")
+    assert (gateway.session.tick(1e6), gateway.session.wakes_at()) == ([], None)
+
+
+@PROTOCOLS
+def test_connection_that_let_go_what_it_followed_is_ended(kind: Made, words: tuple[bytes, bytes, bytes]) -> None:
+    gateway = let_in(kind, words, b"a", b"b")
+    gateway.now = 1_000.0
+    gateway.receive(words[2] % b"a")
+    assert gateway.session.wakes_at() is None
+    gateway.now = 2_000.0
+    gateway.receive(words[2] % b"b")
+    stays_until(gateway, 2_000.0 + IDLE_S)
+
+
+@PROTOCOLS
+def test_connection_of_which_all_that_it_follows_has_ended_is_ended(
+    kind: Made, words: tuple[bytes, bytes, bytes]
+) -> None:
+    gateway = let_in(kind, words, b"a", b"b")
+    session = gateway.session
+    assert session.note("a", 1_000.0, goes_on=False) == []
+    assert session.wakes_at() is None
+    session.note("b", 2_000.0, goes_on=False)
+    session.note("b", 2_010.0, goes_on=False)
+    assert session.wakes_at() == 2_000.0 + IDLE_S
+    session.note("a", 2_020.0, goes_on=True)  # it was retried
+    assert session.wakes_at() is None
+    session.note("a", 3_000.0, goes_on=False)
+    stays_until(gateway, 3_000.0 + IDLE_S)
+
+
+@PROTOCOLS
+def test_what_a_subscription_was_to_that_is_not_there_any_more_is_of_no_effect(
+    kind: Made, words: tuple[bytes, bytes, bytes]
+) -> None:
+    gateway = let_in(kind, words, b"a")
+    gateway.receive(words[2] % b"a")
+    gateway.session.note("a", 10.0, goes_on=True)
+    stays_until(gateway, IDLE_S)
+
+
+def test_subscription_that_is_refused_is_no_reason_to_stay() -> None:
+    gateway = gateway_of(JsonSession, refused=Topic(Kind.TASK, "t2"))
+    gateway.receive(JSON[0] % b"good")
+    gateway.now = 50.0
+    gateway.receive(JSON[1] % (b"a", b"t2"))
+    stays_until(gateway, IDLE_S)
+
+
+@PROTOCOLS
+def test_client_that_waits_for_our_answer_is_not_idle(kind: Made, words: tuple[bytes, bytes, bytes]) -> None:
+    session = let_in(kind, words).session
+    session.receive(words[1] % (b"a", b"t1"), 59.0)
+    assert (session.wakes_at(), session.tick(100.0)) == (None, [])
+    session.accept(100.0)
+    assert (session.wakes_at(), session.tick(1e6)) == (None, [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,6 +29,7 @@ from flik.errors import Unavailable
 from flik.gateway.app import create_app
 from flik.gateway.issuer import Issuer
 from flik.gateway.parts import Parts
+from flik.outbound.lookups import Lookups
 from flik.pipeline.admit import Admission
 from flik.pipeline.directory import Directory
 from flik.pipeline.follow import Hub
@@ -233,6 +236,26 @@ class Alone:
 
 
 @dataclass
+class Resolver:
+    """Stands in for name servers: `known` names lead somewhere, `silent` ones are never answered, others lead nowhere.
+
+    Whoever asks waits for half a second at most.
+    """
+
+    known: dict[str, list[str]] = field(default_factory=dict)
+    silent: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+
+    async def __call__(self, host: str) -> list[str]:
+        self.asked.append(host)
+        if host in self.silent:
+            await asyncio.Event().wait()
+        if host not in self.known:
+            raise socket.gaierror(-2, "unknown")
+        return self.known[host]
+
+
+@dataclass
 class Fakes:
     """All of it, and the application over it."""
 
@@ -251,6 +274,7 @@ class Fakes:
     texts: MemoryChunks
     names: MemoryNames
     store: MemoryStore  # of dags
+    resolver: Resolver
 
 
 def build(
@@ -273,6 +297,7 @@ def build(
     tasks.read_dag = store.read_dag
     hub = Hub(tasks, hot)
     texts, names = MemoryChunks(), MemoryNames(tasks.insert)
+    resolver = Resolver()
     announcer = Announcer("us-east", queue.announce)
     hub.note_live(True)
     measured = Metrics("flik_submit_*", "flik_http_errors", "flik_result_reads", process="gateway")
@@ -301,6 +326,7 @@ def build(
         texts=texts,
         streams=Streams(names, announcer),
         webhooks=cast(Any, webhooks),
+        lookups=Lookups(resolver, within_s=0.5),
         wake_courier=lambda: woken.append("courier"),
         issuer=issuer,
         is_open=is_open,
@@ -312,7 +338,8 @@ def build(
 
     app = create_app(open_parts, echo_request_id=echo_request_id, public_url=public_url, cors_origins=cors_origins)
     return Fakes(
-        tasks, kept, hot, queue, parts, app, identity, rate, levels, hub, webhooks, woken, texts, names, store
+        tasks, kept, hot, queue, parts, app, identity, rate, levels, hub, webhooks, woken, texts, names, store,
+        resolver,
     )  # fmt: skip
 
 

@@ -183,6 +183,9 @@ async def test_a_dag_brings_a_webhook_of_its_own(client: httpx.AsyncClient, fake
     ):
         answer = await client.post("/api/v1/dags", json={**CHAIN, "webhook": wrong})
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
+    fakes.resolver.silent = {"slow.example"}
+    answer = await client.post("/api/v1/dags", json={**CHAIN, "webhook": {**hook, "url": "https://slow.example/"}})
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "unavailable", "5")
 
 
 # ---- read

@@ -12,6 +12,7 @@ from typing import Any
 import gateway_parts
 import httpx
 import pytest
+import virtual_time
 from gateway_parts import Fakes, body, task_id, view
 
 from flik import schemas
@@ -177,6 +178,22 @@ async def test_a_silent_stream_has_a_heartbeat(fakes: Fakes, monkeypatch: pytest
         await reading.start()
         await reading.next()
         assert await reading.chunk() == b":\n\n"
+
+
+def test_a_silent_stream_has_a_heartbeat_every_fifteen_seconds() -> None:
+    async def heard_at() -> list[float]:
+        fakes, loop = gateway_parts.build(), asyncio.get_running_loop()
+        put(fakes, running(), 2)
+        async with fakes.app.router.lifespan_context(fakes.app), stream(fakes) as reading:
+            while b"event: processing" not in (await reading.sent.get()).get("body", b""):
+                pass
+            began, at = loop.time(), []
+            for _ in range(4):
+                assert (await reading.sent.get())["body"] == b":\n\n"
+                at.append(loop.time() - began)
+            return at
+
+    assert virtual_time.run(heard_at()) == pytest.approx([15, 30, 45, 60])
 
 
 async def test_a_reader_that_leaves_is_forgotten(fakes: Fakes) -> None:

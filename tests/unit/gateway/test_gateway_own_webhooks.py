@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -13,6 +14,8 @@ from uuid_utils import uuid7
 from flik import schemas
 from flik.domain.webhook.own import OwnWebhook, receiver_id
 from flik.domain.webhook.record import DeliveryState
+from flik.gateway.own_webhooks import MAX_NAMES
+from flik.outbound.lookups import EACH
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 URL = "https://8.8.8.8/hook?task=1"
@@ -87,6 +90,48 @@ async def test_name_that_leads_nowhere_is_refused_before_the_door(fakes: Fakes, 
         "/tasks/0/webhook/url", "/tasks/2/webhook/url",
     ]  # fmt: skip
     assert fakes.rate.spent == [("acme", 1)]
+
+
+async def test_name_that_nobody_answers_for_is_no_fault_of_the_caller(fakes: Fakes, client: httpx.AsyncClient) -> None:
+    fakes.resolver.silent, fakes.resolver.known = {"slow.example"}, {"well.example": ["8.8.8.8"]}
+    slow, well = hooked(url="https://slow.example/"), hooked(url="https://well.example/")
+    for path, document in ((ONE, slow), (MANY, {"tasks": [slow, slow]})):
+        answer = await client.post(path, json=document, headers=KEY)
+        assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "unavailable", "5")
+        assert answer.json()["detail"] == "name server is not available; try again in 5 s"
+    assert (fakes.rate.spent, fakes.tasks.stored) == ([], [])
+    many = (await client.post(MANY, json={"tasks": [slow, well, body()]})).json()["items"]
+    assert [each["status"] for each in many] == [503, 202, 202]
+    assert many[0]["problem"]["retryAfterMs"] == 5_000
+
+
+async def test_slow_names_of_one_tenant_refuse_nobody_else(fakes: Fakes, client: httpx.AsyncClient) -> None:
+    silent = [f"slow{n}.example" for n in range(80)]
+    fakes.resolver.silent, fakes.resolver.known = set(silent), {"well.example": ["8.8.8.8"]}
+    slow = [client.post(ONE, json=hooked(url=f"https://{name}/")) for name in silent]
+    well = client.post(ONE, json={**hooked(url="https://well.example/"), "tenantId": "other"})
+    *refused, taken = await asyncio.gather(*slow, well)
+    assert taken.status_code == 202
+    assert {each.status_code for each in refused} == {503}
+    assert len(fakes.resolver.asked) == EACH + 1
+
+
+async def test_a_batch_has_each_name_looked_up_once_and_not_too_many(fakes: Fakes, client: httpx.AsyncClient) -> None:
+    names = [f"n{n}.example" for n in range(MAX_NAMES + 2)]
+    fakes.resolver.known = {name: ["8.8.8.8"] for name in names}
+    tasks = [hooked(url=f"https://n0.example:{2_000 + n}/{n}") for n in range(900)]
+    many = (await client.post(MANY, json={"tasks": tasks})).json()["items"]
+    assert {each["status"] for each in many} == {202}
+    assert fakes.resolver.asked == ["n0.example"]
+
+    tasks = [hooked(url=f"https://{name}/") for name in [*names, names[0]]] + [hooked()]
+    many = (await client.post(MANY, json={"tasks": tasks})).json()["items"]
+    assert [each["status"] for each in many] == [202] * MAX_NAMES + [422] * 2 + [202] * 2
+    assert many[MAX_NAMES]["problem"]["errors"] == [
+        {"pointer": f"/tasks/{MAX_NAMES}/webhook/url",
+         "detail": "names a host beyond the 32 different ones that a request may name"}
+    ]  # fmt: skip
+    assert fakes.resolver.asked[1:] == names[:MAX_NAMES]
 
 
 @pytest.mark.parametrize(("path", "asked"), [(ONE, hooked()), (MANY, {"tasks": [hooked(), hooked(kinds=["failed"])]})],

@@ -28,6 +28,7 @@ NOT_OF_A_ROUTE = {
     "bad_request", "cors_refused", "route_not_found", "method_not_allowed", "request_timeout", "gateway_lost",
     "gateway_timeout",
     "stream_malformed", "stream_too_large", "stream_version_unknown", "too_many_subscriptions",  # of WebSockets
+    "stream_idle", "too_many_strangers",
 }  # fmt: skip
 
 

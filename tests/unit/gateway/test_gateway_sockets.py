@@ -14,7 +14,7 @@ import pytest
 from gateway_parts import Fakes, task_id, view
 from making import new_task
 from memory_chunks import MemoryStream
-from socket_client import Socket, connected
+from socket_client import SOON_S, Socket, connected
 
 from flik.domain import key as keys
 from flik.domain.chunk import Draft
@@ -212,10 +212,13 @@ async def test_a_bad_handshake_is_refused_with_a_problem(
         assert json.loads((await socket.next())["body"])["status"] == status
 
 
+def client_of(fakes: Fakes) -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {OWNER}"}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(fakes.app), base_url="http://flik", headers=headers)
+
+
 async def test_a_ticket_opens_one_connection(fakes: Fakes) -> None:
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(fakes.app), base_url="http://flik", headers={"Authorization": f"Bearer {OWNER}"}
-    ) as client:
+    async with client_of(fakes) as client:
         answer = await client.post("/api/v1/tickets")
     assert answer.status_code == 201
     ticket = answer.json()["ticket"]
@@ -230,9 +233,7 @@ async def test_a_ticket_opens_one_connection(fakes: Fakes) -> None:
 
 async def test_while_redis_is_away_there_are_no_tickets(fakes: Fakes) -> None:
     fakes.parts.tickets.away = True  # type: ignore[attr-defined]  # its stand-in
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(fakes.app), base_url="http://flik", headers={"Authorization": f"Bearer {OWNER}"}
-    ) as client:
+    async with client_of(fakes) as client:
         answer = await client.post("/api/v1/tickets")
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert "retry-after" in answer.headers
@@ -273,6 +274,67 @@ async def test_a_credential_holds_so_many_connections_and_no_more(fakes: Fakes) 
         assert (await second.next())["code"] == 1013
 
 
+async def test_a_credential_follows_so_many_things_whatever_its_connections(fakes: Fakes) -> None:
+    fakes.parts.followers.most_of_key = 3
+    async with connected(fakes, "/ws/json") as first, connected(fakes, "/ws/json") as second:
+        for socket in (first, second):
+            await opened(socket)
+            say(socket, "subscribe", id="a", tenant=True)
+            assert (await said(socket))["type"] == "subscribed"
+        say(first, "subscribe", id="b", tenant=True)
+        assert (await said(first))["type"] == "subscribed"
+        say(second, "subscribe", id="b", tenant=True)
+        refused = await said(second)
+        assert (refused["id"], refused["problem"]["code"]) == ("b", "too_many_followers")
+        assert "streams and subscriptions" in refused["problem"]["detail"]
+        async with client_of(fakes) as client:
+            answer = await client.get(f"/api/v1/tasks/{ONE}/events")
+        assert (answer.status_code, answer.json()["code"]) == (429, "too_many_followers")
+        say(first, "unsubscribe", id="a")
+        assert (await said(first))["type"] == "unsubscribed"
+        say(second, "subscribe", id="b", tenant=True)
+        assert (await said(second))["type"] == "subscribed"
+
+
+async def test_a_subscription_that_is_ended_before_it_began_holds_no_place(fakes: Fakes) -> None:
+    async with connected(fakes, "/ws") as socket:
+        await socket.next()
+        client = Stomp(socket)
+        client.send("CONNECT", accept_version="1.2", host="flik", passcode=OWNER)
+        await client.read()
+        begun = "SUBSCRIBE\nid:s1\ndestination:/topic/tenant\n\n\0"
+        socket.send(f"{begun}UNSUBSCRIBE\nid:s1\n\n\0")
+        client.send("ACK", id="1", receipt="r")
+        await client.read()
+        assert (fakes.hub.followers, fakes.parts.followers._followed_of_key) == (0, {})
+
+
+async def test_strangers_are_counted_from_the_handshake_on(fakes: Fakes) -> None:
+    fakes.parts.followers.most_strangers = 1
+    async with connected(fakes, "/ws") as first:
+        assert (await first.next())["type"] == "websocket.accept"
+        for path in ("/ws", "/ws/json"):
+            async with connected(fakes, path) as refused:
+                start = await refused.next()
+                assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
+                assert json.loads((await refused.next())["body"])["code"] == "too_many_strangers"
+        async with connected(fakes, "/ws/json", Authorization=f"Bearer {OWNER}") as known:  # is nobody's stranger
+            assert (await known.next())["type"] == "websocket.accept"
+        client = Stomp(first)
+        client.send("CONNECT", accept_version="1.2", host="flik", passcode=OWNER)
+        assert (await client.read()).command == "CONNECTED"
+        async with connected(fakes, "/ws/json") as second:  # the first has said who it is
+            await opened(second)
+    assert fakes.parts.followers.strangers == 0
+
+
+async def test_a_stranger_who_leaves_is_forgotten(fakes: Fakes) -> None:
+    async with connected(fakes, "/ws/json") as socket:
+        await socket.next()
+        assert fakes.parts.followers.strangers == 1
+    assert fakes.parts.followers.strangers == 0
+
+
 async def test_a_client_that_takes_nothing_is_left(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "SEND_S", 0.01)
     never = asyncio.Event()
@@ -285,6 +347,28 @@ async def test_a_client_that_takes_nothing_is_left(fakes: Fakes, monkeypatch: py
     socket.sent.put = put  # type: ignore[method-assign]
     async with asyncio.timeout(5):
         await socket.serve()
+
+
+async def test_a_client_that_takes_no_event_any_more_is_left(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "SEND_S", 0.01)
+    monkeypatch.setattr(sockets, "CLOSE_S", 0.01)
+    socket, stuck, never = Socket(fakes, "/ws/json", {"Authorization": f"Bearer {OWNER}"}, ()), False, asyncio.Event()
+    put = socket.sent.put
+
+    async def put_until_stuck(message: Any) -> None:
+        await (never.wait() if stuck else put(message))
+
+    socket.sent.put = put_until_stuck  # type: ignore[method-assign]
+    serving = asyncio.create_task(socket.serve())
+    await socket.next()
+    assert await said(socket) == {"type": "ready"}
+    say(socket, "subscribe", id="a", taskId=ONE, fromSeq=2)
+    assert (await said(socket))["type"] == "subscribed"
+    stuck = True
+    complete(fakes)
+    async with asyncio.timeout(SOON_S):
+        await serving  # in peace: whoever is left behind is no fault of ours
+    assert len(fakes.parts.followers) == 0
 
 
 async def test_a_client_that_is_gone_is_forgotten(fakes: Fakes) -> None:
@@ -302,6 +386,68 @@ async def test_what_cannot_be_read_ends_the_connection(fakes: Fakes, data: str |
         socket.send(data)
         assert (await said(socket))["type"] == "error"
         assert (await socket.next())["type"] == "websocket.close"
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """By how many seconds the sockets' clock goes before the real one."""
+    real, ahead_s = time.monotonic, [0.0]
+    monkeypatch.setattr(sockets.time, "monotonic", lambda: real() + ahead_s[0])
+    return ahead_s
+
+
+async def idle_out(socket: Socket) -> None:
+    assert (await said(socket))["problem"]["code"] == "stream_idle"
+    closed = await socket.next()
+    assert (closed["type"], closed["code"], closed["reason"]) == ("websocket.close", 1008, "stream_idle")
+
+
+async def test_a_connection_that_follows_nothing_is_ended(fakes: Fakes, hurry: list[float]) -> None:
+    async with connected(fakes, "/ws/json") as socket:
+        await opened(socket)
+        hurry[0] = 61.0
+        say(socket, "ping")  # wakes it
+        assert await said(socket) == {"type": "pong"}
+        await idle_out(socket)
+
+
+async def test_a_connection_stays_until_what_it_follows_has_ended(fakes: Fakes, hurry: list[float]) -> None:
+    async with connected(fakes, "/ws/json") as socket:
+        await opened(socket)
+        say(socket, "subscribe", id="a", taskId=ONE, fromSeq=2)
+        assert (await said(socket))["type"] == "subscribed"
+        hurry[0] = 1_000.0
+        complete(fakes)
+        assert (await said(socket))["event"]["event"] == "completed"
+        say(socket, "ping")
+        assert await said(socket) == {"type": "pong"}
+        hurry[0] = 1_061.0
+        say(socket, "ping")
+        assert await said(socket) == {"type": "pong"}
+        await idle_out(socket)
+
+
+async def test_a_connection_that_follows_what_had_ended_before_is_ended(fakes: Fakes, hurry: list[float]) -> None:
+    complete(fakes)
+    async with connected(fakes, "/ws/json") as socket:
+        await opened(socket)
+        say(socket, "subscribe", id="a", taskId=ONE, fromSeq=3)  # it has seen all of it
+        assert (await said(socket))["type"] == "subscribed"
+        hurry[0] = 61.0
+        say(socket, "ping")
+        assert await said(socket) == {"type": "pong"}
+        await idle_out(socket)
+
+
+async def test_a_connection_that_follows_its_tenant_stays(fakes: Fakes, hurry: list[float]) -> None:
+    async with connected(fakes, "/ws/json") as socket:
+        await opened(socket)
+        say(socket, "subscribe", id="a", tenant=True)
+        await said(socket)
+        hurry[0] = 1_000.0
+        for _ in range(2):
+            say(socket, "ping")
+            assert await said(socket) == {"type": "pong"}
 
 
 DAG = "0199a1b2-0000-7000-8000-00000000dddd"
@@ -446,12 +592,32 @@ async def test_stomp_follows_a_text_as_it_is_written(fakes: Fakes) -> None:
             "SUBSCRIBE", id="s1", destination=f"/topic/tasks/{ONE}", from_seq="2", chunks="true", from_chunk="0"
         )
         told = [await client.read() for _ in range(2)]
-        assert [(each.headers["seq"], json.loads(each.body)["text"]) for each in told] == [
-            ("2", "grey "),
-            ("2", "rain"),
+        assert [(each.headers.get("seq"), json.loads(each.body)["text"]) for each in told] == [
+            (None, "grey "),
+            (None, "rain"),
         ]
         complete(fakes, "a grey rain")
-        assert json.loads((await client.read()).body)["event"] == "completed"
+        told.append(await client.read())
+        assert (json.loads(told[-1].body)["event"], told[-1].headers["seq"]) == ("completed", "3")
+        assert len({each.headers["message-id"] for each in told}) == 3
+
+
+async def test_stomp_numbers_its_messages_whatever_tasks_they_are_about(fakes: Fakes) -> None:
+    async with connected(fakes, "/ws") as socket:
+        await socket.next()
+        client = Stomp(socket)
+        client.send("CONNECT", accept_version="1.2", host="flik", passcode=OWNER)
+        await client.read()
+        client.send("SUBSCRIBE", id="s1", destination="/topic/tenant", ack="client-individual", receipt="r")
+        await client.read()
+        happened = [Event(task_id(number), 1, Kind.QUEUED, NOW) for number in (1, 2)]
+        happened.append(Event(task_id(1), 2, Kind.PROCESSING, NOW, 1))
+        progress = Event(task_id(1), 0, Kind.PROGRESS, NOW, 1, progress=0.5)
+        fakes.hub.hear([Notice("acme", event) for event in (*happened, progress, progress)])
+        told = [await client.read() for _ in range(5)]
+        assert [each.headers.get("seq") for each in told] == ["1", "1", "2", None, None]
+        assert len({each.headers["message-id"] for each in told}) == 5
+        assert len({each.headers["ack"] for each in told}) == 5
 
 
 async def test_stomp_goes_on_from_a_number(fakes: Fakes) -> None:
@@ -489,10 +655,20 @@ async def test_stomp_without_a_key_is_refused(fakes: Fakes) -> None:
         assert (error.command, json.loads(error.body)["code"]) == ("ERROR", "unauthenticated")
 
 
-async def test_a_stomp_client_that_says_nothing_is_given_up(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = time.monotonic
-    hurry = [0.0]
-    monkeypatch.setattr(sockets.time, "monotonic", lambda: real() + hurry[0])
+async def test_a_stomp_client_that_follows_nothing_is_ended(fakes: Fakes, hurry: list[float]) -> None:
+    async with connected(fakes, "/ws") as socket:
+        await socket.next()
+        client = Stomp(socket)
+        client.send("CONNECT", accept_version="1.2", host="flik", passcode=OWNER, heart_beat="0,0")
+        await client.read()
+        hurry[0] = 61.0
+        socket.send("\n")  # wakes it
+        error = await client.read()
+        assert (error.command, json.loads(error.body)["code"]) == ("ERROR", "stream_idle")
+        assert (await socket.next())["code"] == 1008
+
+
+async def test_a_stomp_client_that_says_nothing_is_given_up(fakes: Fakes, hurry: list[float]) -> None:
     async with connected(fakes, "/ws") as socket:
         await socket.next()
         hurry[0] = 11.0
@@ -501,10 +677,7 @@ async def test_a_stomp_client_that_says_nothing_is_given_up(fakes: Fakes, monkey
         assert (await socket.next())["type"] == "websocket.close"
 
 
-async def test_a_heart_beat_is_sent_when_it_is_due(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = time.monotonic
-    hurry = [0.0]
-    monkeypatch.setattr(sockets.time, "monotonic", lambda: real() + hurry[0])
+async def test_a_heart_beat_is_sent_when_it_is_due(fakes: Fakes, hurry: list[float]) -> None:
     async with connected(fakes, "/ws") as socket:
         await socket.next()
         client = Stomp(socket)

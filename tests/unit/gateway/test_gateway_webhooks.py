@@ -86,6 +86,17 @@ async def test_url_that_leads_nowhere_good_is_refused_and_nothing_is_stored(
     assert [each.url for each in fakes.webhooks.rows.values()] == [URL]
 
 
+async def test_name_that_nobody_answers_for_is_no_fault_of_the_caller(fakes: Fakes, client: httpx.AsyncClient) -> None:
+    fakes.resolver.silent = {"slow.example"}
+    hook = await made(client)
+    for answer in (
+        await make(client, url="https://slow.example/"),
+        await client.patch(f"{HOOKS}/{hook}", json={"url": "https://slow.example/"}),
+    ):
+        assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "unavailable", "5")
+    assert [each.url for each in fakes.webhooks.rows.values()] == [URL]
+
+
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [

@@ -16,8 +16,8 @@ NOBODY = Allowed()
 
 
 def answering(*addresses: str) -> Lookup:
-    async def lookup(host: str, port: int) -> list[str]:
-        assert (host, port) == ("hooks.example.com", 443)
+    async def lookup(host: str) -> list[str]:
+        assert host == "hooks.example.com"
         return list(addresses)
 
     return lookup
@@ -52,7 +52,7 @@ async def test_operator_may_open_what_a_name_leads_to() -> None:
 
 
 async def test_address_in_the_url_asks_nobody() -> None:
-    async def never(host: str, port: int) -> list[str]:
+    async def never(host: str) -> list[str]:
         raise AssertionError
 
     found = await addresses_of(target("https://8.8.8.8/"), NOBODY, never)
@@ -62,7 +62,7 @@ async def test_address_in_the_url_asks_nobody() -> None:
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "unknown"), OSError("no network"), UnicodeError("label")])
 async def test_name_that_nobody_knows_is_refused(error: Exception) -> None:
-    async def failing(host: str, port: int) -> list[str]:
+    async def failing(host: str) -> list[str]:
         raise error
 
     refused = await refusal_of("https://hooks.example.com/", NOBODY, failing)
@@ -75,11 +75,11 @@ async def test_url_is_looked_at_before_its_name() -> None:
 
 
 async def test_system_is_asked_for_both_kinds_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    def getaddrinfo(host: str, port: int, type: int) -> list[object]:
-        assert (host, port, type) == ("hooks.example.com", 443, socket.SOCK_STREAM)
-        return [(0, 0, 0, "", ("2606:4700::1111", 443, 0, 0)), (0, 0, 0, "", ("8.8.8.8", 443)),
-                (0, 0, 0, "", ("8.8.8.8", 443))]  # fmt: skip
+    def getaddrinfo(host: str, port: None, type: int) -> list[object]:
+        assert (host, type) == ("hooks.example.com", socket.SOCK_STREAM)
+        return [(0, 0, 0, "", ("2606:4700::1111", 0, 0, 0)), (0, 0, 0, "", ("8.8.8.8", 0)),
+                (0, 0, 0, "", ("8.8.8.8", 0))]  # fmt: skip
 
     monkeypatch.setattr(resolve.socket, "getaddrinfo", getaddrinfo)
     async with asyncio.timeout(5):
-        assert await look_up("hooks.example.com", 443) == ["2606:4700::1111", "8.8.8.8"]
+        assert await look_up("hooks.example.com") == ["2606:4700::1111", "8.8.8.8"]

@@ -34,7 +34,7 @@ class Sending:
     under_way: int = 0
     most: int = 0
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+    async def send(self, tenant_id: str, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         now = asyncio.get_running_loop().time()
         assert verify(headers, body, [SECRET], now) is None
         webhook = url.removeprefix("https://").partition(".")[0]
@@ -54,9 +54,11 @@ class Sending:
             self.under_way -= 1
 
 
-def event(webhook: str, seq: int = 1, task: str | None = None, kind: str = "completed") -> Message:
+def event(
+    webhook: str, seq: int = 1, task: str | None = None, kind: str = "completed", tenant: str = "acme"
+) -> Message:
     task_id = task or task_id_at(START)
-    return Message(f"{task_id}-{seq}-{webhook}", webhook, "acme", task_id, seq, kind, START, {"attempt": 1})
+    return Message(f"{task_id}-{seq}-{webhook}", webhook, tenant, task_id, seq, kind, START, {"attempt": 1})
 
 
 def courier(store: MemoryDeliveries, sending: Sending, slots: int = 16) -> Courier:
@@ -157,6 +159,23 @@ def test_dead_receiver_slows_nobody_else() -> None:
     assert len(alive) == 40
     assert all(at - round(at) < 2 * BUSY_S for at in alive)
     assert sum(webhook == "dead" for _, webhook, _ in sending.sent) < 20  # held: not all that is due
+
+
+def test_dead_receivers_of_one_tenant_slow_no_other_tenant() -> None:
+    store = MemoryDeliveries(SECRET, [event(f"dead{n}") for n in range(1_000)])
+    sending = Sending(lambda webhook, _: 5.0 if webhook.startswith("dead") else Answered(200))
+
+    async def work(mine: Courier) -> None:
+        for _ in range(20):
+            store.outbox.append(event("alive", tenant="other"))
+            mine.wake()
+            await asyncio.sleep(1)
+            assert sending.under_way == store.share
+
+    running(store, sending, work, slots=32)
+    alive = [at for at, webhook, _ in sending.sent if webhook == "alive"]
+    assert len(alive) == 20
+    assert all(at - round(at) < 2 * BUSY_S for at in alive)
 
 
 def test_slots_bound_what_is_under_way() -> None:

@@ -92,6 +92,25 @@ async def test_change_of_a_key_holds_within_the_bound(
     assert missed_at - changed_at < BOUND_S
 
 
+@pytest.mark.parametrize("looks_every_s", [0.1, 0.7, 1.9, 3.9, 4.5])
+async def test_end_of_a_key_holds_within_the_bound_for_who_showed_it_before(
+    directory: Directory, memory: MemoryIdentity, clock: Clock, looks_every_s: float
+) -> None:
+    caller = await directory.caller_of(KEY)
+    assert caller is not None
+    for _ in range(20):
+        clock.forward(looks_every_s)
+        assert await directory.still_works(caller)
+        await settled()
+    change_key(memory, revoked_at=EPOCH)
+    changed_at = missed_at = clock.now
+    while await directory.still_works(caller):
+        missed_at = clock.now
+        await settled()
+        clock.forward(looks_every_s)
+    assert missed_at - changed_at < BOUND_S
+
+
 async def test_expiry_needs_no_read(directory: Directory, memory: MemoryIdentity, clock: Clock) -> None:
     change_key(memory, expires_at=EPOCH + 1)
     assert await directory.caller_of(KEY) is not None

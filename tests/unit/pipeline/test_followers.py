@@ -8,7 +8,7 @@ import pytest
 from making import Clock
 
 from flik.domain.identity import ANYONE, Caller, Scope
-from flik.errors import FlikError, TooManyFollowers, Unauthenticated, Unavailable
+from flik.errors import FlikError, GatewayStops, TooManyFollowers, TooManyStrangers, Unauthenticated, Unavailable
 from flik.pipeline.followers import Followers
 
 READ = frozenset({Scope.READ})
@@ -62,6 +62,41 @@ def test_a_credential_and_a_gateway_hold_so_many(followers: Followers) -> None:
             pass
         assert len(followers) == 2
     assert len(followers) == 0
+
+
+def test_a_credential_follows_so_many_things_over_all_of_its_connections(followers: Followers) -> None:
+    with followers.counted(caller(), nothing), followers.following(caller()), followers.following(caller()):
+        with (
+            pytest.raises(TooManyFollowers, match="this credential follows tasks with 2 streams and subscriptions"),
+            followers.following(caller()),
+        ):
+            pass
+        with followers.following(caller("k2")):
+            assert len(followers) == 1
+    with followers.following(caller()):  # there is room again
+        pass
+
+
+def test_strangers_have_a_bound_of_their_own(keys: KeysFake) -> None:
+    followers = Followers(keys, most=1, most_of_key=1, most_strangers=2)
+    with followers.counted(caller(), nothing), followers.stranger(), followers.stranger():
+        with pytest.raises(TooManyStrangers, match="the gateway has 2 WebSockets"), followers.stranger():
+            pass
+        assert (len(followers), followers.strangers) == (1, 2)
+    with followers.stranger():
+        assert followers.strangers == 1
+    assert followers.strangers == 0
+
+
+def test_a_gateway_that_stops_takes_no_strangers(followers: Followers) -> None:
+    followers.stop(GatewayStops("the gateway"))
+    with pytest.raises(GatewayStops), followers.stranger():
+        pass
+
+
+def test_the_bounds_are_those_that_are_documented(keys: KeysFake) -> None:
+    followers = Followers(keys)
+    assert (followers.most, followers.most_of_key, followers.most_strangers) == (10_000, 1_000, 256)
 
 
 async def test_one_query_looks_at_all_keys_and_ends_those_that_are_gone(followers: Followers, keys: KeysFake) -> None:

@@ -141,7 +141,7 @@ async def test_what_is_handed_back_half_made_or_taken_away_is_not_kept(spool: Sp
         stage.provider.script = draw(*pictures(1))
         stage.queue.give(grant(1))
         await until(lambda: stage.artifacts.at_once == 1)
-        stage.queue.revoked = ["t1"]
+        stage.queue.lost = ["t1"]
         await until(lambda: not stage.worker._runs)
         stage.provider.script = half
         stage.queue.give(grant(2))

@@ -151,7 +151,7 @@ async def test_a_new_queue_still_knows_the_hard_timeout(scene: Scene) -> None:
     assert scene.row(grant).error_code == "run_timeout"
 
 
-@pytest.mark.parametrize("call", ["running", "backlogs", "page"])
+@pytest.mark.parametrize("call", ["running", "backlogs", "pages"])
 async def test_rebuilding_while_postgresql_is_away_may_be_repeated(scene: Scene, call: str) -> None:
     task = await scene.submit()
     scene.queue = scene._queue()

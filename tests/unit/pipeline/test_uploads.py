@@ -374,7 +374,7 @@ def test_cancelled_task_ends_its_uploads_and_reports_nothing() -> None:
             stage.artifacts.failures = {2: NEVER}
             stage.queue.give(grant())
             await asyncio.sleep(5.5)
-            stage.queue.revoked = ["t1"]
+            stage.queue.lost = ["t1"]
             await asyncio.sleep(1.0)
             asked = len(stage.artifacts.asked)
             await asyncio.sleep(30.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any, cast
@@ -253,6 +254,24 @@ async def test_a_worker_goes_on_asking_while_the_queue_is_away(stage: Stage) -> 
     assert isinstance(await stage.outcome(), Completed)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "took_s", "level"),
+    [
+        (Completed("t", "x", "text"), 0.01, logging.DEBUG),
+        (Completed("t", "x", "text"), 0.2, logging.INFO),
+        (Failed("t", "x", "boom", "", True), 0.01, logging.INFO),
+        (HandedBack("t", "x"), 0.01, logging.INFO),
+    ],
+)
+def test_an_attempt_that_was_short_and_went_well_is_told_to_those_only_who_debug(
+    caplog: pytest.LogCaptureFixture, outcome: Completed | Failed | HandedBack, took_s: float, level: int
+) -> None:
+    caplog.set_level(logging.DEBUG, "flik.worker")
+    work._note_end(outcome, took_s)
+    (record,) = caplog.records
+    assert (record.levelno, record.__dict__["durationMs"]) == (level, round(took_s * 1000))
+
+
 # ---- beats
 
 
@@ -320,12 +339,24 @@ async def test_a_revoked_task_is_cancelled_and_nothing_is_reported(stage: Stage)
     stage.provider.script = hang
     stage.queue.give(grant(1))
     await until(lambda: stage.provider.running == 1)
-    stage.queue.revoked = ["t1"]
+    stage.queue.lost = ["t1"]
     await until(lambda: stage.provider.cancelled == ["t1"])
-    stage.queue.revoked = []
+    stage.queue.lost = []
     stage.provider.script = say("next")
     stage.queue.give(grant(2))
     assert await stage.outcomes(1) == [Completed("t2", "token", "next", {}, ())]
+
+
+async def test_a_cancel_is_heard_between_beats() -> None:
+    async with Stage(heartbeat_s=60.0) as stage:
+        stage.queue.listen_failures = 1
+        stage.provider.script = hang
+        stage.queue.give(grant(1), grant(2))
+        await until(lambda: stage.provider.running == 2)
+        stage.queue.cancelled = [("t1", "token"), ("t2", "an older token")]
+        stage.queue.changed.set()
+        await until(lambda: stage.provider.cancelled == ["t1"])
+        assert (stage.provider.running, stage.queue.settled) == (1, [])
 
 
 async def test_a_task_granted_anew_is_not_stopped_by_the_answer_to_an_older_beat(stage: Stage) -> None:

@@ -28,6 +28,22 @@ NOT_ABOUT_LOCKS = [
 UNKNOWN_TO_SQUAWK = re.compile(
     r"^[ \t]*(VACUUM\s*\(?\s*FULL|CLUSTER|LOCK|TRUNCATE)\b|\bSET\s+(UN)?LOGGED\b", re.I | re.M
 )
+# What an ALTER TABLE locks stays locked until the transaction ends, so nothing that takes long may come with it
+ALTERS = re.compile(
+    r"^[ \t]*ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?(\w+)\s+(?!SET\s*\(|VALIDATE\b)", re.I | re.M
+)
+REWRITES = re.compile(r"^[ \t]*(?:UPDATE|DELETE\s+FROM)\s+(?:ONLY\s+)?(\w+)", re.I | re.M)
+CREATES = re.compile(r"^[ \t]*CREATE\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?(\w+)", re.I | re.M)
+MAY_REWRITE = {"0005_events"}  # part of the first release: where it runs, the tables are empty
+
+
+def rewritten_under_lock(text: str) -> list[str]:
+    """`line: rewritten under lock` for each statement that goes through a table while one that was there is locked."""
+    made = {name.lower() for name in CREATES.findall(text)}
+    if {name.lower() for name in ALTERS.findall(text)} <= made:
+        return []
+    rewrites = [found for found in REWRITES.finditer(text) if found[1].lower() not in made]
+    return [f"{text.count(chr(10), 0, found.start(1)) + 1}: rewritten under lock" for found in rewrites]
 
 
 def lint(path: Path, *, in_transaction: bool) -> list[str]:
@@ -45,6 +61,8 @@ def lint(path: Path, *, in_transaction: bool) -> list[str]:
     text = re.sub(r"--.*", "", path.read_text())
     if in_transaction and "CONCURRENTLY" in text.upper():  # squawk says so only when there is a second statement
         found.append(f"{text[: text.upper().index('CONCURRENTLY')].count(chr(10)) + 1}: concurrently in transaction")
+    if in_transaction and path.stem not in MAY_REWRITE:
+        found += rewritten_under_lock(text)
     return found + [f"{text.count(chr(10), 0, match.start()) + 1}: locks" for match in UNKNOWN_TO_SQUAWK.finditer(text)]
 
 
@@ -88,12 +106,28 @@ def test_what_stops_a_live_table_is_found(tmp_path: Path, sql: str, rule: str) -
     assert f"2: {rule}" in lint(path, in_transaction=True)
 
 
+@pytest.mark.parametrize("rewrite", ["UPDATE live SET x = 1;", "DELETE FROM live;", "update other\nset x = 1;"])
+def test_what_rewrites_a_table_under_the_lock_of_another_statement_is_found(tmp_path: Path, rewrite: str) -> None:
+    path = tmp_path / "0002_live.sql"
+    path.write_text(f"ALTER TABLE live ADD COLUMN x bigint;\n\n{rewrite}\n")
+    assert lint(path, in_transaction=True) == ["3: rewritten under lock"]
+
+
+@pytest.mark.parametrize("name", sorted(MAY_REWRITE))
+def test_who_may_rewrite_does(name: str) -> None:
+    assert rewritten_under_lock(re.sub(r"--.*", "", (MIGRATIONS / f"{name}.sql").read_text())) != []
+
+
 @pytest.mark.parametrize(
     ("sql", "in_transaction"),
     [
         ("CREATE TABLE new (id bigint PRIMARY KEY);\nCREATE INDEX i ON new (id);\n", True),
         ("ALTER TABLE live ADD COLUMN x bigint NOT NULL DEFAULT 0;\n", True),
         ("ALTER TABLE live ADD CONSTRAINT c CHECK (x > 0) NOT VALID;\n", True),
+        ("UPDATE live SET x = 0 WHERE x IS NULL;\n", True),
+        ("ALTER TABLE live SET (fillfactor = 50);\nUPDATE live SET x = 0;\n", True),
+        ("CREATE TABLE new (x bigint);\nALTER TABLE new ADD COLUMN y bigint;\nUPDATE live SET x = 0;\n", True),
+        ("ALTER TABLE live ADD COLUMN x bigint;\nCREATE TABLE new (y bigint);\nUPDATE new SET y = 0;\n", True),
         ("-- squawk-ignore ban-drop-column\nALTER TABLE live DROP COLUMN x;\n", True),
         ("DROP INDEX CONCURRENTLY IF EXISTS i;\nCREATE INDEX CONCURRENTLY i ON live (id);\n", False),
     ],

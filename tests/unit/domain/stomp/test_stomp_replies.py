@@ -29,26 +29,30 @@ def test_receipt_names_the_frame_that_it_is_for() -> None:
 @pytest.mark.parametrize("version", Version)
 def test_event_without_acknowledgement(version: Version) -> None:
     subscription = Subscription("sub-0", TENANT, None, acks=False)
-    assert encode(replies.message(subscription, 42, b'{"a":1}'), version) == (
-        b"MESSAGE\ndestination:/topic/tenant\nmessage-id:sub-0-42\nsubscription:sub-0\n"
+    assert encode(replies.message(subscription, "r-1-3", 42, b'{"a":1}'), version) == (
+        b"MESSAGE\ndestination:/topic/tenant\nmessage-id:r-1-3\nsubscription:sub-0\n"
         b'content-type:application/json\nseq:42\ncontent-length:7\n\n{"a":1}\x00'
     )
 
 
 def test_event_that_wants_to_be_acknowledged_says_how() -> None:
-    headers = replies.message(Subscription("0", TOPIC, None, acks=True), 7, b"{}").headers
-    assert (headers["ack"], headers["message-id"], headers["destination"]) == ("0-7", "0-7", "/topic/dags/d1")
+    headers = replies.message(Subscription("0", TOPIC, None, acks=True), "r-1-3", 7, b"{}").headers
+    assert (headers["ack"], headers["message-id"], headers["destination"]) == ("r-1-3", "r-1-3", "/topic/dags/d1")
+
+
+def test_event_without_a_number_shows_none() -> None:
+    assert "seq" not in replies.message(Subscription("0", TOPIC, None, acks=False), "r-1-3", None, b"{}").headers
 
 
 def test_event_of_a_subscription_without_id_names_none() -> None:
     subscription = Subscription("/topic/dags/d1", TOPIC, None, acks=False, is_named=False)
-    assert "subscription" not in replies.message(subscription, 7, b"{}").headers
+    assert "subscription" not in replies.message(subscription, "r-1-3", 7, b"{}").headers
 
 
 def test_reset_says_so() -> None:
     subscription = Subscription("0", TOPIC, None, acks=False)
-    assert replies.message(subscription, 7, b"{}", is_reset=True).headers["reset"] == "true"
-    assert "reset" not in replies.message(subscription, 7, b"{}").headers
+    assert replies.message(subscription, "r-1-3", 7, b"{}", is_reset=True).headers["reset"] == "true"
+    assert "reset" not in replies.message(subscription, "r-1-3", 7, b"{}").headers
 
 
 def test_error_says_what_is_wrong_in_a_line_and_in_full() -> None:

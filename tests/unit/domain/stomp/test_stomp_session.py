@@ -201,6 +201,19 @@ def test_client_follows_a_task_and_gets_its_receipt_when_it_does() -> None:
     assert (message.command, message.headers["subscription"], message.headers["seq"]) == ("MESSAGE", "0", "1")
 
 
+@pytest.mark.parametrize("version", Version)
+def test_no_two_messages_of_a_connection_share_an_id(version: Version) -> None:
+    session = opened(version)
+    for name in "ab":
+        following(session, name, ack="client")
+    outputs = [session.event(name, 2, b"{}", 0.0, is_numbered=is_numbered)
+               for name in "abba" for is_numbered in (True, False, False)]  # fmt: skip
+    messages = [each for (each,) in (told(output, version) for output in outputs) if isinstance(each, Frame)]
+    for header in ("message-id", "ack"):
+        assert len({message.headers[header] for message in messages}) == len(messages) == 12
+    assert [message.headers.get("seq") for message in messages] == ["2", None, None] * 4
+
+
 def test_client_goes_on_after_what_it_has_seen() -> None:
     outputs = opened().receive(
         frame("SUBSCRIBE", id="a", destination="/topic/tenant", from_seq="41", ack="client"), 0.0
@@ -409,7 +422,7 @@ def test_client_that_waits_for_our_answer_is_not_taken_for_dead() -> None:
 
 @pytest.mark.parametrize("client", ["0,0", "10000,0"])
 def test_none_are_sent_to_who_wants_none(client: str) -> None:
-    session = beating(client)
+    session = following(beating(client))
     session.receive(b"\n", 1e6)
     assert session.tick(1e6) == []
 
@@ -418,6 +431,7 @@ def test_1_0_knows_no_heart_beats() -> None:
     session = session_of()
     session.receive(b"CONNECT\npasscode:k\nheart-beat:1,1\n\n\x00", 0.0)
     session.accept(0.0)
+    following(session)
     assert (session.wakes_at(), session.tick(1e6)) == (None, [])
 
 

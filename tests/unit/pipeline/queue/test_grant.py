@@ -26,6 +26,15 @@ async def test_a_waiting_worker_gets_what_is_announced(scene: Scene) -> None:
     assert not await scene.queue.granting.step()
 
 
+async def test_a_grant_has_the_timeouts_of_its_type() -> None:
+    async with Scene(soft_timeout_s=40.0, hard_timeout_s=50.0, type_timeouts_s={"IMAGE": (5.0, 20.0)}) as scene:
+        for task_type in ("TEXT", "IMAGE"):
+            await scene.submit(task_type=task_type)
+        text, image = await scene.lease_one(W1), await scene.lease_one(worker("w2", "IMAGE"))
+        assert (text.soft_timeout_s, text.hard_timeout_s) == (40.0, 50.0)
+        assert (image.soft_timeout_s, image.hard_timeout_s) == (5.0, 20.0)
+
+
 async def test_a_worker_gets_no_more_than_its_slots_and_only_its_type(scene: Scene) -> None:
     for _ in range(5):
         await scene.submit()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 from making import EPOCH, Clock, ticket, worker
 
 from flik.domain.breaker import Tally
 from flik.domain.task import Status, Upload, UploadStatus
-from flik.pipeline.queue.measures import Measures, _observe_all
+from flik.pipeline.queue.measures import MOST_CODES, OWN_CODES, Measures, _observe_all
 from flik.pipeline.queue.roster import Roster
 from flik.storage.queue import Settled, Settlement
 from flik.telemetry import Metrics
@@ -54,6 +56,28 @@ def test_attempts_are_counted_by_the_number_they_had_and_how_they_ended() -> Non
         'flik_run_seconds_count{task_type="TEXT"} 3.0',
     ):
         assert line in text
+
+
+def test_codes_of_failures_are_a_bounded_set_whatever_callers_have_providers_say() -> None:
+    measures = Measures()
+    codes = ["overloaded", *(f"made-up-{number}" for number in range(1000)), "run_timeout", "overloaded"]
+    for code in codes:
+        settlement = Settlement("t1", "k", Status.FAILED, "FAILED", error_code=code)
+        measures.note_settled([(settlement, Settled("t1", "FAILED", 1, 3, "TEXT", "acme", "v1", EPOCH, None))], EPOCH)
+    counted = {
+        sample.labels["error_code"]: sample.value
+        for family in measures.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "flik_tasks_failed_total"
+    }
+    assert len(counted) == MOST_CODES + 2  # with Flik's own, and "other"
+    assert (counted["overloaded"], counted["run_timeout"], counted["other"]) == (2, 1, len(codes) - 2 - MOST_CODES)
+
+
+def test_flik_s_own_codes_are_those_of_the_document() -> None:
+    document = (Path(__file__).parents[4] / "docs" / "errors.md").read_text(encoding="utf-8")
+    table = document.partition("## Codes of failed tasks")[2].partition("##")[0]
+    assert {*re.findall(r"^\| `(\w+)`", table, re.MULTILINE), ""} == set(OWN_CODES)
 
 
 def test_uploads_are_counted_by_what_became_of_them() -> None:

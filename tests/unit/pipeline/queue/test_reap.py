@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from queue_scene import W1, W2, Scene, completed, failed, turn
+import pytest
+from making import worker
+from queue_scene import W1, W2, Scene, completed, failed, handed_back, turn
 
 from flik.domain.task import Status
 from flik.pipeline.queue import reap
+
+W3 = worker("w3", "IMAGE")
 
 
 async def test_a_task_whose_start_deadline_passed_is_not_granted_and_expires(scene: Scene) -> None:
@@ -19,6 +23,21 @@ async def test_a_task_whose_start_deadline_passed_is_not_granted_and_expires(sce
     await scene.sweep()
     assert scene.row(task).status is Status.EXPIRED
     assert scene.row(in_time).status is Status.PROCESSING
+
+
+async def test_a_start_deadline_counts_until_the_first_start_only(scene: Scene) -> None:
+    task = await scene.submit(start_deadline_at=scene.clock() + 10)
+    await scene.lease_one()
+    await scene.reap(after_s=20.0)  # its worker fell silent
+    await scene.sweep()
+    assert scene.row(task).status is Status.QUEUED
+    second = await scene.lease_one(W2)
+    assert second.attempt == 2
+    assert await scene.settle(handed_back(second)) == [True]
+    await scene.sweep(after_s=1.0)
+    third = await scene.lease_one()
+    assert await scene.settle(completed(third)) == [True]
+    assert scene.row(task).status is Status.COMPLETED
 
 
 async def test_what_expires_leaves_the_queue(scene: Scene) -> None:
@@ -158,6 +177,26 @@ async def test_an_attempt_beyond_the_hard_timeout_fails_for_good(scene: Scene) -
     assert (scene.row(task).status, scene.row(task).error_code) == (Status.FAILED, "run_timeout")
     assert [outcome for _, outcome in scene.row(task).closed] == ["TIMED_OUT"]
     assert (await scene.beat(W1, grant)).revoked == [task.task_id]
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["", "by the next queue"])
+async def test_an_attempt_is_ended_at_the_hard_timeout_of_its_type(*, restarted: bool) -> None:
+    async with Scene(hard_timeout_s=50.0, type_timeouts_s={"IMAGE": (5.0, 20.0)}) as scene:
+        text, image = await scene.submit(), await scene.submit(task_type="IMAGE")
+        grants = {W1: await scene.lease_one(W1), W3: await scene.lease_one(W3)}
+        if restarted:
+            await scene.restart()
+        ended: dict[str, int] = {}
+        for second in range(60):
+            for who, grant in grants.items():
+                await scene.beat(who, grant)
+            await scene.reap()
+            for task in (text, image):
+                if scene.row(task).status is Status.FAILED:
+                    ended.setdefault(task.task_type, second)
+            scene.clock.forward(1.0)
+        assert ended == {"IMAGE": 20, "TEXT": 50}
+        assert "hard timeout of 20 s" in (scene.row(image).error_message or "")
 
 
 async def test_a_timed_out_attempt_fails_also_when_postgresql_was_away(scene: Scene) -> None:

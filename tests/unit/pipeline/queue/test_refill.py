@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from making import task_id_at, ticket_of
+from memory_store import MemoryStore
 from queue_scene import Scene, turn
 
+from flik.domain.task import Ticket
+from flik.domain.window import MIN_SHARE, PAGE_ROWS, Page
 from flik.errors import Unavailable
 from flik.pipeline.queue import refill
 
@@ -76,17 +80,27 @@ async def _grant_all(scene: Scene) -> set[str]:
     return granted
 
 
-async def test_few_pages_are_read_at_a_time_however_many_backlogs_there_are(scene: Scene) -> None:
-    for n in range(20):
-        await scene.submit(announced=False, tenant_id=f"tenant{n}")
-    scene.store.gates_before["page"] = gate = asyncio.Event()
-    scene.queue = scene._queue()
-    rebuilding = scene.start(scene.queue.rebuild())
-    await turn()
-    assert scene.store.calls["page"] == refill.READERS
-    gate.set()
-    await rebuilding
-    assert await scene.waiting() == [0, 20, 0]
+async def test_small_pages_are_read_together_few_statements_at_a_time_however_many_backlogs_there_are() -> None:
+    async with Scene(window=PAGE_ROWS) as scene:
+        backlogs = 3 * PAGE_ROWS // MIN_SHARE
+        for n in range(backlogs):
+            await scene.submit(announced=False, tenant_id=f"tenant{n}")
+        scene.store._page = _page_of(scene.store)  # type: ignore[method-assign]  # the table is not indexed
+        scene.store.gates_before["pages"] = gate = asyncio.Event()
+        scene.queue = scene._queue()
+        rebuilding = scene.start(scene.queue.rebuild())
+        await turn()
+        assert scene.store.calls["pages"] == refill.READERS
+        gate.set()
+        await rebuilding
+        assert scene.store.calls["pages"] == 3
+        assert await scene.waiting() == [0, backlogs, 0]
+
+
+def _page_of(store: MemoryStore) -> Callable[[str, Page], list[Ticket]]:
+    """Read pages of tenants with one task each."""
+    by_key = {(row.task.priority, row.task.tenant_id): row.ticket for row in store.rows.values()}
+    return lambda _, page: [by_key[page.key]]
 
 
 async def test_looks_at_more_recent_tasks_than_fit_go_on_where_the_last_one_ended(
