@@ -43,8 +43,8 @@ def test_a_task_is_submitted_listed_and_watched_and_what_it_made_is_fetched(flik
         opened.load()
     task_id = type_in(flik, "submit", "TEXT", "a haiku about rain").strip()
     assert read(flik, "watch", task_id)
-    listed = [each["taskId"] for each in read(flik, "tasks", "--status", "COMPLETED", "--type", "TEXT")["items"]]
-    assert listed == [task_id]
+    listed = read(flik, "tasks", "--status", "COMPLETED", "--type", "TEXT", "--limit", "1")["items"]
+    assert [(each["taskId"], each["tenantId"]) for each in listed] == [(task_id, "typed")]
 
 
 def test_a_running_task_is_cancelled_once(flik: RunningFlik) -> None:

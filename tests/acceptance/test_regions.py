@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.acceptance.followers import ENDED, Follow, json_socket, stomp_socket
+from tests.acceptance.followers import ENDED, Follow, Place, json_socket, stomp_socket
 from tests.acceptance.running import RunningFlik, eventually
 from tests.acceptance.test_start_stop import left_over
 
@@ -48,7 +48,8 @@ def events_of(flik: RunningFlik, task_id: str, follow: Follow) -> list[str]:
     """Follow a task to its end; return its numbered events."""
     seen: list[dict[str, Any]] = []
     while not seen or seen[-1].get("status") not in ENDED:
-        for event in follow(flik, task_id, seen[-1]["seq"] if seen else 0, 8):
+        place = Place(flik.url, flik.key, task_id, since=seen[-1]["seq"] if seen else 0)
+        for event in follow(place):
             if "seq" in event:
                 seen.append(event)
             if event.get("status") in ENDED:
