@@ -8,10 +8,12 @@ BIN := $(VENV)/bin
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
 
-# Files that start a Flik of their own and mostly wait for it, with bounds that a busy machine keeps too.
+# Files that start a Flik of their own and mostly wait for it, with bounds that a busy machine keeps too: the first
+# ones beside the tests without servers, the others beside those of the Flik that all share.
 PATIENT := $(patsubst %,tests/acceptance/test_%.py,start_stop fuzz)
+APART := $(patsubst %,tests/acceptance/test_%.py,dag_graphs following regions uploads_away)
 
-.PHONY: run test lint type fmt bench chaos fuzz lock help small patient chromium
+.PHONY: run test lint type fmt bench chaos fuzz lock help small patient shared apart chromium
 
 run: $(RUN_READY) ## Start Flik, make a text, a picture and a film, and go on serving
 	$(BIN)/flik up --demo
@@ -21,7 +23,7 @@ test: ## Run every check and every test (short forms of the slow suites)
 	$(BIN)/python -m compileall -q flik # else each process does it, where PYTHONDONTWRITEBYTECODE is set
 	+$(MAKE) --no-print-directory --jobs 2 --output-sync=target small patient
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/integration
-	$(BIN)/python -m pytest tests/acceptance $(PATIENT:%=--ignore=%)
+	+$(MAKE) --no-print-directory --jobs 2 --output-sync=target shared apart
 
 lint: $(DEV_READY) ## Check style, security and the direction of imports
 	$(BIN)/ruff check .
@@ -54,6 +56,12 @@ lock: ## Renew the locked dependencies (needs uv)
 
 small: # no server of its own, or one that is only asked what it holds
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit tests/conformance tests/architecture
+
+shared: # one Flik, and some of their own that are killed
+	$(BIN)/python -m pytest tests/acceptance $(PATIENT:%=--ignore=%) $(APART:%=--ignore=%)
+
+apart: # beside `shared`, which has the cache of pytest
+	$(BIN)/python -m pytest -q -p no:cacheprovider $(APART)
 
 patient: # beside `small`, which has the cache of pytest
 	$(BIN)/python -m pytest -q -p no:cacheprovider $(PATIENT)
