@@ -21,7 +21,7 @@ from typing import Protocol
 from flik.domain.identity import Caller
 from flik.errors import FlikError, TooManyFollowers, TooManyStrangers, Unauthenticated, Unavailable
 
-CHECK_S = 3.0
+CHECK_S = 0.9  # with what a directory may still believe (`lookup.TRUST_S`) less than 5 s
 MOST_STRANGERS = 256
 End = Callable[[FlikError], None]
 

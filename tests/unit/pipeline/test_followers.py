@@ -9,7 +9,8 @@ from making import Clock
 
 from flik.domain.identity import ANYONE, Caller, Scope
 from flik.errors import FlikError, GatewayStops, TooManyFollowers, TooManyStrangers, Unauthenticated, Unavailable
-from flik.pipeline.followers import Followers
+from flik.pipeline.followers import CHECK_S, Followers
+from flik.pipeline.lookup import TRUST_S
 
 READ = frozenset({Scope.READ})
 
@@ -135,3 +136,7 @@ async def test_in_open_mode_nobody_is_looked_at(followers: Followers, keys: Keys
     with followers.counted(ANYONE, nothing):
         await followers.check()
     assert keys.asked == []
+
+
+def test_a_key_that_is_revoked_opens_nothing_and_follows_nothing_five_seconds_later() -> None:
+    assert TRUST_S + CHECK_S < 5.0
