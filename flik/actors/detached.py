@@ -25,10 +25,15 @@ _log = logging.getLogger("flik.actors")
 
 
 class Made(NamedTuple):
-    """What an actor was made of."""
+    """What an actor was made of: the version of its code, and its configuration."""
 
     version: str
     config: object
+
+
+def made(config: object) -> Made:
+    """Return what an actor is made of that this process makes with a configuration."""
+    return Made(__version__, config)
 
 
 class Shell(Protocol):
@@ -37,7 +42,7 @@ class Shell(Protocol):
     def __init__(self, config: Any) -> None: ...
 
     async def made_of(self) -> Made:
-        """Return the version of its code, and its configuration."""
+        """Return what `made` returned where it was made."""
 
 
 def start(shell: type[Shell], name: str, config: object) -> Any:
@@ -46,7 +51,7 @@ def start(shell: type[Shell], name: str, config: object) -> Any:
     One that another version of Flik started, or with another configuration, ends first: it loses nothing that is not
     found again.
     """
-    _end_other(name, Made(__version__, config))
+    _end_other(name, made(config))
     options = ray.remote(shell).options(
         name=name,
         namespace=NAMESPACE,
@@ -60,12 +65,12 @@ def start(shell: type[Shell], name: str, config: object) -> Any:
     return options.remote(config)
 
 
-def _end_other(name: str, made: Made) -> None:
+def _end_other(name: str, wanted: Made) -> None:
     """End the actor that runs under a name if it was made of something else, or does not say of what."""
     with suppress(ValueError):  # none runs
         actor = ray.get_actor(name, NAMESPACE)
         with suppress(RayError):
-            if ray.get(actor.made_of.remote(), timeout=_ANSWERS_WITHIN_S) == made:
+            if ray.get(actor.made_of.remote(), timeout=_ANSWERS_WITHIN_S) == wanted:
                 return
         _log.warning("%s was made of something else; it is started anew", name)
         ray.kill(actor)

@@ -11,7 +11,6 @@ import asyncio
 import os
 from dataclasses import dataclass
 
-from flik import __version__
 from flik.actors import LIMITER, detached
 from flik.domain.rate import Ask, Loan
 from flik.live.buckets import LiveBuckets
@@ -40,7 +39,7 @@ class LimiterShell:
 
     async def made_of(self) -> detached.Made:
         """See `detached.start`."""
-        return detached.Made(__version__, self._config)
+        return detached.made(self._config)
 
     def _open(self) -> RegionLimiter:
         if self._limiter is None:

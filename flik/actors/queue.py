@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from flik import __version__
 from flik.actors import QUEUE, detached, packing
 from flik.domain.pressure import Load
 from flik.domain.task import Worker
@@ -68,7 +67,7 @@ class QueueShell:
 
     async def made_of(self) -> detached.Made:
         """See `detached.start`."""
-        return detached.Made(__version__, self._config)
+        return detached.made(self._config)
 
     async def _queue(self) -> TaskQueue:
         if self._opening is None:

@@ -47,7 +47,7 @@ from flik.gateway.following import authenticate_follower, following_of, redeemed
 from flik.gateway.identity import caller_by
 from flik.gateway.parts import parts_of
 from flik.gateway.tasks import answers_for
-from flik.pipeline.follow import Following
+from flik.pipeline.follow import Follower, Following
 from flik.pipeline.follow_tenant import TenantFollowing
 
 SEND_S = 30.0
@@ -177,11 +177,11 @@ class Connection:
                 continue
             await self._do(self._session.tick)
 
-    async def _follow(self, subscription_id: str, following: Following | TenantFollowing, last_seq: int) -> None:
+    async def _follow(self, subscription_id: str, following: Follower, last_seq: int) -> None:
         """Send what a subscription is told, until it is cancelled; `last_seq` is where it goes on from."""
         answers, goes_on = answers_for(self._socket), True
         while True:
-            if goes_on is _has_ended(following):
+            if goes_on is following.ended:
                 goes_on = not goes_on
                 await self._do(partial(self._session.note, goes_on=goes_on), subscription_id)
             event = await following.next(WAIT_S)
@@ -274,7 +274,7 @@ class Connection:
         self._subscriptions[asked.subscription_id] = task, entered
         task.add_done_callback(self._note_over)
 
-    async def _followed(self, asked: Subscribe) -> tuple[AsyncExitStack, Following | TenantFollowing]:
+    async def _followed(self, asked: Subscribe) -> tuple[AsyncExitStack, Follower]:
         """Enter what was asked for.
 
         Raises:
@@ -303,7 +303,7 @@ class Connection:
             return self._parts.hub.follow_dag(subject, asked.from_seq or 0)
         return following_of(self._parts, subject, asked.from_seq or 0, asked.first_chunk)
 
-    async def _keep(self, subscription_id: str, following: Following | TenantFollowing, last_seq: int) -> None:
+    async def _keep(self, subscription_id: str, following: Follower, last_seq: int) -> None:
         try:
             await self._follow(subscription_id, following, last_seq)
         except RequestError as error:  # the task is gone
@@ -324,11 +324,6 @@ class Connection:
         await asyncio.gather(task, return_exceptions=True)
         await entered.aclose()
         del self._subscriptions[subscription_id]
-
-
-def _has_ended(following: Following | TenantFollowing) -> bool:
-    """Return whether nothing more is to come, unless a retry makes it go on; a tenant does not end."""
-    return isinstance(following, Following) and following.ended
 
 
 def _tenant_of(caller: Caller) -> str:

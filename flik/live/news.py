@@ -12,7 +12,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from flik.domain.news import News
-from flik.domain.task import Ticket
+from flik.domain.task import Ticket, compact_ticket
 from flik.errors import Unavailable
 from flik.live import keys
 from flik.live.channel import listen
@@ -72,8 +72,8 @@ def unpack(message: bytes) -> News:
     try:
         found = orjson.loads(message)
         return News(
-            [Ticket(*each) for each in found["announced"]],
-            [Ticket(*each) for each in found["waiting"]],
+            [compact_ticket(each) for each in found["announced"]],
+            [compact_ticket(each) for each in found["waiting"]],
             [str(each) for each in found["cancelled"]],
         )
     except (TypeError, ValueError, KeyError):

@@ -20,6 +20,7 @@ import asyncio
 import itertools
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -234,20 +235,14 @@ class Hub:
         return itertools.chain(*self._of_one.values(), *self._of_tenant.values())
 
 
-class Following:
-    """One follower of one task. `ended`: the last event that it was given is its end.
+class Follower(ABC):
+    """Somebody who is entered with a hub, then asks for one event after the other."""
 
-    Entering it raises `TaskNotFound` when there is no such task, and `Unavailable`.
-    """
-
-    def __init__(self, hub: Hub, followed_id: str, since: int, *, wants_text: bool = False) -> None:
+    def __init__(self, hub: Hub, mailbox: Mailbox, *, followed_id: str = "", tenant_id: str = "") -> None:
         self._hub = hub
-        self._id = followed_id
-        self._position = Position(since)
-        self._mailbox = Mailbox(wants_text=wants_text)
+        self._mailbox = mailbox
         self._ready: deque[Event] = deque()
-        self._entered = hub.entered(self._mailbox, followed_id=followed_id)
-        self.tenant_id = ""  # known once it is entered
+        self._entered = hub.entered(mailbox, followed_id=followed_id, tenant_id=tenant_id)
 
     async def __aenter__(self) -> Self:
         self._entered.__enter__()
@@ -263,6 +258,49 @@ class Following:
 
     @property
     def ended(self) -> bool:
+        """Whether nothing more is to come."""
+        return False
+
+    async def next(self, within_s: float) -> Event | None:
+        """Return the next event; None when nothing happened within the time.
+
+        Raises:
+            FlikError: what is followed is gone, or it was told to stop.
+        """
+        until = asyncio.get_running_loop().time() + within_s
+        while not self._ready:
+            if not await self._mailbox.wait(until - asyncio.get_running_loop().time()):
+                return None
+            await self._take()
+        return self._ready.popleft()
+
+    @abstractmethod
+    async def _begin(self) -> None:
+        """Make what is told first."""
+
+    @abstractmethod
+    async def _take(self) -> None:
+        """Turn what is in the mailbox into events for the follower."""
+
+    def _look_later(self) -> None:
+        """Have it look in a while: PostgreSQL is away."""
+        asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._mailbox.ask_to_look)
+
+
+class Following(Follower):
+    """One follower of one task. `ended`: the last event that it was given is its end.
+
+    Entering it raises `TaskNotFound` when there is no such task, and `Unavailable`.
+    """
+
+    def __init__(self, hub: Hub, followed_id: str, since: int, *, wants_text: bool = False) -> None:
+        super().__init__(hub, Mailbox(wants_text=wants_text), followed_id=followed_id)
+        self._id = followed_id
+        self._position = Position(since)
+        self.tenant_id = ""  # known once it is entered
+
+    @property
+    def ended(self) -> bool:
         """Whether nothing more is to come: the task has ended, and the follower was told so."""
         return self._position.ended and not self._ready
 
@@ -275,20 +313,6 @@ class Following:
     def seq(self) -> int:
         """The number of the last event that was read."""
         return self._position.seq
-
-    async def next(self, within_s: float) -> Event | None:
-        """Return the next event; None when nothing happened within the time.
-
-        Raises:
-            TaskNotFound: the task is gone.
-            FlikError: it was told to stop.
-        """
-        until = asyncio.get_running_loop().time() + within_s
-        while not self._ready:
-            if not await self._mailbox.wait(until - asyncio.get_running_loop().time()):
-                return None
-            await self._take()
-        return self._ready.popleft()
 
     async def gather(self, within_s: float) -> list[Event]:
         """Return the events there are now, or when there are none, the first that come within the time.
@@ -338,7 +362,6 @@ class Following:
         await self._take_in(story)
 
     async def _take(self) -> None:
-        """Turn what is in the mailbox into events for the follower."""
         if self._mailbox.take_look():
             await self._look()
             return
@@ -381,7 +404,7 @@ class Following:
         try:
             await self._take_in(await self._read())
         except Unavailable:
-            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._mailbox.ask_to_look)
+            self._look_later()
 
     async def _take_in(self, story: Story) -> None:
         fresh = self._position.pass_over(story.events())

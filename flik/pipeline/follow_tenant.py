@@ -3,22 +3,19 @@
 Of each task that was submitted since, a follower gets every event once and in order, as who follows that task does:
 where a number is missing its log is read. Of an older one it gets what is heard. A tenant has no log of its own: what
 may have been missed, while Redis was away or because the follower was too slow, is told by a `reset` without a task,
-with the tenant's newest tasks as they stand. So is who comes back with a number, which fits nothing here.
+with the tenant's newest tasks as they stand. Who comes back with a number is told the same: it fits nothing here.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Self
 
 from flik.domain.event import Event, Kind, completion
 from flik.domain.position import Position, Verdict
 from flik.domain.task import Status, TaskFilter, TaskView
 from flik.errors import Unavailable
-from flik.pipeline import follow
-from flik.pipeline.follow import Hub, Mailbox
+from flik.pipeline.follow import Follower, Hub, Mailbox
 from flik.storage.tasks import first_id_at
 
 SHOWN = 100
@@ -28,52 +25,34 @@ KEPT = 1_000
 Find = Callable[[TaskFilter], Awaitable[list[TaskView]]]
 
 
-class TenantFollowing:
+class TenantFollowing(Follower):
     """One follower of one tenant; `resumes`: it followed before, and may have missed something since.
 
     Entering it raises `Unavailable` when it resumes and PostgreSQL is away.
     """
 
     def __init__(self, hub: Hub, find: Find, tenant_id: str, *, resumes: bool = False) -> None:
-        self._hub = hub
+        super().__init__(hub, Mailbox(), tenant_id=tenant_id)
         self._find = find
         self._tenant_id = tenant_id
         self._resumes = resumes
-        self._mailbox = Mailbox()
-        self._ready: deque[Event] = deque()
         self._positions: OrderedDict[str, Position] = OrderedDict()  # what was heard of least lately comes first
         self._known_from = first_id_at(hub.now())  # of tasks with greater ids everything is known, or in the log
-        self._entered = hub.entered(self._mailbox, tenant_id=tenant_id)
 
-    async def __aenter__(self) -> Self:
-        self._entered.__enter__()
-        try:
-            if not self._hub.live:
-                self._ready.append(self._hub.state_event())
-            if self._resumes:
-                self._ready.append(await self._reset())
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._entered.__exit__(None, None, None)
-
-    async def next(self, within_s: float) -> Event | None:
-        """Return the next event; None when nothing happened within the time."""
-        until = asyncio.get_running_loop().time() + within_s
-        while not self._ready:
-            if not await self._mailbox.wait(until - asyncio.get_running_loop().time()):
-                return None
-            try:
-                await self._take()
-            except Unavailable:
-                asyncio.get_running_loop().call_later(follow.LOOK_AGAIN_S, self._mailbox.ask_to_look)
-        return self._ready.popleft()
+    async def _begin(self) -> None:
+        if not self._hub.live:
+            self._ready.append(self._hub.state_event())
+        if self._resumes:
+            self._ready.append(await self._reset())
 
     async def _take(self) -> None:
-        """Turn what is in the mailbox into events for the follower.
+        try:
+            await self._take_one()
+        except Unavailable:
+            self._look_later()
+
+    async def _take_one(self) -> None:
+        """Turn the next of what is in the mailbox into events for the follower.
 
         Raises:
             Unavailable: what is in PostgreSQL only cannot be read.

@@ -36,7 +36,7 @@ from flik.pipeline.queue import telling
 from flik.pipeline.queue.dags import Dags
 from flik.pipeline.queue.elsewhere import Elsewhere, Tell
 from flik.pipeline.queue.grant import Granting
-from flik.pipeline.queue.loops import in_background, until_available
+from flik.pipeline.queue.loops import until_available
 from flik.pipeline.queue.measures import Measures
 from flik.pipeline.queue.memo import Reuse
 from flik.pipeline.queue.policy import QueuePolicy
@@ -74,7 +74,7 @@ class TaskQueue:
         self._policy = policy
         self._now = now
         self._round = retry.max_attempts(policy.retry_delays_s)
-        self._reuse = Reuse(store)
+        self._reuse = reuse = Reuse(store)
         self._draining = False
         self.rebuilt = asyncio.Event()
 
@@ -90,11 +90,11 @@ class TaskQueue:
         self._dags = dags = Dags(feed, waiting=waiting, measures=measures)
         self.settling = Settling(
             store, hot, feed, policy.retry_delays_s, waiting=waiting, leases=leases, measures=measures, dags=dags,
-            now=now, grant_wanted=grant_wanted,
+            reuse=reuse, now=now, grant_wanted=grant_wanted,
         )  # fmt: skip
         self.granting = Granting(
             store, feed, policy, waiting=waiting, leases=leases, roster=roster, uncertain=uncertain, measures=measures,
-            now=now, wanted=grant_wanted, refill_wanted=refill_wanted, settling=self.settling,
+            now=now, wanted=grant_wanted, refill_wanted=refill_wanted, settling=self.settling, reuse=reuse,
         )  # fmt: skip
         self.reaping = Reaping(
             store, feed, policy, self.settling, waiting=waiting, leases=leases, roster=roster, uncertain=uncertain,
@@ -319,8 +319,7 @@ class TaskQueue:
                 lease = self._lease_of(row, expires_at)
                 self.leases.hold(lease)
                 if row.task_id in reused:
-                    lease.reused = True
-                    in_background(self.settling.end_reused(reused[row.task_id]))
+                    self.settling.end_reused(lease, reused[row.task_id])
         for task_type, priority, tenant_id, rows in await self._store.backlogs():
             if task_type in self.waiting.windows:
                 self.waiting.windows[task_type].start_reading((priority, tenant_id), rows)

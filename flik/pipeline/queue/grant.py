@@ -19,7 +19,7 @@ from flik.domain.lease import Lease, Leases
 from flik.domain.task import Grant, Status, TaskView, Ticket, Worker
 from flik.errors import Unavailable
 from flik.pipeline.queue import telling
-from flik.pipeline.queue.loops import in_background, pause, wait
+from flik.pipeline.queue.loops import pause, wait
 from flik.pipeline.queue.measures import Measures
 from flik.pipeline.queue.memo import Reuse
 from flik.pipeline.queue.policy import QueuePolicy
@@ -51,9 +51,10 @@ class Granting:
         wanted: asyncio.Event,
         refill_wanted: asyncio.Event,
         settling: Settling,
+        reuse: Reuse,
     ) -> None:
         self._store = store
-        self._reuse = Reuse(store)
+        self._reuse = reuse
         self._settling = settling
         self._feed = feed
         self._policy = policy
@@ -163,8 +164,7 @@ class Granting:
             lease, memo = _lease(row, worker, expires_at, now + hard_s, shown), memos.get(row.task_id)
             self._leases.hold(lease)
             if isinstance(memo, Settlement):
-                lease.reused = True
-                in_background(self._settling.end_reused(memo))
+                self._settling.end_reused(lease, memo)
                 continue
             lease.memo_key = memo
             grants.setdefault(worker.worker_id, []).append(_grant(row, soft_s, hard_s))

@@ -21,6 +21,7 @@ from flik.domain.task import Completed, Failed, Outcome, Status, TaskView
 from flik.errors import InputGone, Unavailable
 from flik.pipeline.queue import endings, telling
 from flik.pipeline.queue.dags import Dags
+from flik.pipeline.queue.loops import in_background
 from flik.pipeline.queue.measures import Measures
 from flik.pipeline.queue.memo import Reuse
 from flik.pipeline.queue.telling import Feed
@@ -97,12 +98,13 @@ class Settling:
         leases: Leases,
         measures: Measures,
         dags: Dags,
+        reuse: Reuse,
         now: Callable[[], float],
         grant_wanted: asyncio.Event,
     ) -> None:
         self._store = store
         self._dags = dags
-        self._reuse = Reuse(store)
+        self._reuse = reuse
         self._hot = hot
         self._feed = feed
         self._delays_s = delays_s
@@ -133,8 +135,12 @@ class Settling:
         """
         return (await self._end_all([(settlement, None)]))[0]
 
-    async def end_reused(self, settlement: Settlement) -> None:
-        """End a step with what an earlier run made; if PostgreSQL is away its lease lapses, and it is taken back."""
+    def end_reused(self, lease: Lease, settlement: Settlement) -> None:
+        """End a step soon with what an earlier run made; if PostgreSQL is away, the lease lapses and is taken back."""
+        lease.reused = True
+        in_background(self._end_reused(settlement))
+
+    async def _end_reused(self, settlement: Settlement) -> None:
         try:
             await self.end(settlement)
         except Unavailable:
