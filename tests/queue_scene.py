@@ -12,6 +12,7 @@ from memory_store import MemoryStore, Row
 
 from flik.domain.event import Event, Notice
 from flik.domain.task import Completed, Failed, Grant, HandedBack, NewTask, Outcome, TaskView, Worker
+from flik.pipeline.follow import Hub
 from flik.pipeline.ports import Beat, BeatReply, LeaseReply
 from flik.pipeline.schedule import QueuePolicy, TaskQueue
 
@@ -155,6 +156,20 @@ class Scene:
         self._open.add(task)
         task.add_done_callback(self._open.discard)
         return task
+
+
+def hub_of(scene: Scene, *, live: bool = True) -> Hub:
+    """A gateway's hub on what the queue stores."""
+    hub = Hub(scene.store, scene.hot, scene.clock)
+    hub.note_live(live)
+    return hub
+
+
+def pump(scene: Scene, hub: Hub) -> list[Notice]:
+    """Let the hub hear what the queue told."""
+    told, scene.feed.notices = scene.feed.notices, []
+    hub.hear(told)
+    return told
 
 
 async def turn() -> None:

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -277,6 +277,28 @@ class RunningFlik:
         found = eventually(look, within_s=within_s, what=f"{task_id} in {states}")
         assert found is not None
         return found
+
+    def outcomes(self, task_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Return how the attempts of these tasks ended, in order, by task."""
+        listed = ", ".join(f"'{task_id}'" for task_id in task_ids)
+        found: dict[str, list[str]] = {}
+        for task_id, outcome in self.query(
+            f"SELECT task_id::text, outcome::text FROM attempts WHERE task_id IN ({listed}) ORDER BY seq"
+        ):
+            found.setdefault(task_id, []).append(outcome)
+        return found
+
+    # ---- programs that speak to it
+
+    def run(
+        self, *command: str | Path, tenant: str, cwd: Path | None = None, within_s: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program as the operator, for a tenant."""
+        environment = {"FLIK_URL": self.url, "FLIK_API_KEY": self.key, "FLIK_TENANT": self.tenant(tenant)}
+        return subprocess.run(
+            list(map(str, command)), cwd=cwd, env={**os.environ, **environment}, text=True, capture_output=True,
+            check=False, timeout=within_s,
+        )  # fmt: skip
 
     # ---- its dags
 

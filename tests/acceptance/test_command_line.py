@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,7 @@ from tests.acceptance.running import RunningFlik
 
 def type_in(flik: RunningFlik, *words: str, exits: int = 0) -> str:
     """Run `flik` with these words, and return what it wrote to stdout."""
-    environment = {**os.environ, "FLIK_URL": flik.url, "FLIK_API_KEY": flik.key, "FLIK_TENANT": flik.tenant("typed")}
-    run = subprocess.run(
-        [sys.executable, "-m", "flik", *words],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    run = flik.run(sys.executable, "-m", "flik", *words, tenant="typed", within_s=120)
     assert run.returncode == exits, (run.stdout, run.stderr)
     assert "Traceback" not in run.stderr
     return run.stdout

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,17 +117,6 @@ def check(graph: Graph, dag: Mapping[str, Any], seen: Mapping[str, list[str]], c
         assert dag["status"] == ("FAILED" if guilty else "COMPLETED")
 
 
-def outcomes_of(flik: RunningFlik, task_ids: Iterable[str]) -> dict[str, list[str]]:
-    """Return how the attempts of these tasks ended, in order, by task."""
-    listed = ", ".join(f"'{task_id}'" for task_id in task_ids)
-    found: dict[str, list[str]] = {}
-    for task_id, outcome in flik.query(
-        f"SELECT task_id::text, outcome::text FROM attempts WHERE task_id IN ({listed}) ORDER BY seq"
-    ):
-        found.setdefault(task_id, []).append(outcome)
-    return found
-
-
 def cancel(flik: RunningFlik, graph: Graph, started: Mapping[str, Any]) -> str | None:
     """Cancel what is to be of a dag; return what was, None when it had ended before."""
     task_ids = {step["stepId"]: step["taskId"] for step in started["tasks"]}
@@ -165,7 +154,7 @@ def test_every_graph_runs_in_its_order_and_ends_as_it_must(mortal: RunningFlik) 
     lost = 0
     for n, (graph, started) in enumerate(zip(graphs, all_started, strict=True)):
         dag = mortal.wait_dag(started["dagId"], within_s=90 + GRAPHS)
-        seen = outcomes_of(mortal, (step["taskId"] for step in dag["tasks"]))
+        seen = mortal.outcomes(step["taskId"] for step in dag["tasks"])
         check(graph, dag, seen, cancelled.get(n))
         lost += sum(outcomes.count("LOST") for outcomes in seen.values())
     assert lost <= 8, "one queue that dies takes what is under way at most"  # the slots, and what was being granted

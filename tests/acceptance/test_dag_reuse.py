@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.acceptance.running import RunningFlik
-from tests.acceptance.test_dags import SMALL, artifact, outcomes, statuses
+from tests.acceptance.test_dags import SMALL, artifact, statuses
 
 
 def chain(prompt: str, last: str = "a film of it") -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ def test_the_second_run_of_a_chain_takes_what_the_first_one_made(flik: RunningFl
         assert result["saved"]["seconds"] >= 0
         assert float(result["saved"]["usd"]) > 0
         assert artifact(flik, step) == artifact(flik, before)
-    ended = outcomes(flik, (step["taskId"] for step in second["tasks"]))
+    ended = flik.outcomes((step["taskId"] for step in second["tasks"]))
     assert list(ended.values()) == [["COMPLETED"]] * 3
 
     other = run(flik, chain("a lighthouse", "another film"), "reuse")

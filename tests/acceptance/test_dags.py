@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -60,17 +59,6 @@ def steps_of(dag: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def statuses(dag: dict[str, Any]) -> dict[str, str]:
     return {step["stepId"]: step["status"] for step in dag["tasks"]}
-
-
-def outcomes(flik: RunningFlik, task_ids: Iterable[str]) -> dict[str, list[str]]:
-    """Return how the attempts of these tasks ended, by task."""
-    listed = ", ".join(f"'{task_id}'" for task_id in task_ids)
-    found: dict[str, list[str]] = {}
-    for task_id, outcome in flik.query(
-        f"SELECT task_id::text, outcome::text FROM attempts WHERE task_id IN ({listed}) ORDER BY ended_at"
-    ):
-        found.setdefault(task_id, []).append(outcome)
-    return found
 
 
 def artifact(flik: RunningFlik, step: dict[str, Any]) -> bytes:
@@ -273,7 +261,7 @@ def test_after_a_cancel_nothing_of_a_dag_completes(flik: RunningFlik) -> None:
         assert (refused.status_code, refused.json()["code"]) == (409, "dag_state_conflict")
     time.sleep(1.5)  # beyond the end that it would have had
     assert statuses(flik.get_dag(dag_id)) == expected
-    assert outcomes(flik, ids.values()) == {ids["done"]: ["COMPLETED"], ids["runs"]: ["CANCELLED"]}
+    assert flik.outcomes(ids.values()) == {ids["done"]: ["COMPLETED"], ids["runs"]: ["CANCELLED"]}
 
 
 def test_a_resumed_dag_keeps_what_completed(flik: RunningFlik) -> None:
@@ -293,7 +281,7 @@ def test_a_resumed_dag_keeps_what_completed(flik: RunningFlik) -> None:
     after = {step["stepId"]: step["taskId"] for step in dag["tasks"]}
     assert after["kept"] == before["kept"]
     assert not {after["cut"], after["last"]} & set(before.values())
-    assert outcomes(flik, after.values()) == {task_id: ["COMPLETED"] for task_id in after.values()}
+    assert flik.outcomes(after.values()) == {task_id: ["COMPLETED"] for task_id in after.values()}
     assert steps_of(dag)["last"]["parentTaskIds"] == [after["cut"], after["kept"]]
     assert flik.get(before["cut"])["status"] == "CANCELLED"  # what was tried before can still be read
 
@@ -303,7 +291,7 @@ def test_nothing_starts_after_the_deadline(flik: RunningFlik) -> None:
     dag = flik.wait_dag(started["dagId"])
     assert statuses(dag) == {"first": "COMPLETED", "late": "EXPIRED"}
     assert (dag["status"], dag["error"]["stepId"]) == ("FAILED", "late")
-    assert outcomes(flik, [step["taskId"] for step in dag["tasks"]]) == {dag["tasks"][0]["taskId"]: ["COMPLETED"]}
+    assert flik.outcomes([step["taskId"] for step in dag["tasks"]]) == {dag["tasks"][0]["taskId"]: ["COMPLETED"]}
     assert flik.http.post(started["resumeUrl"]).status_code == 202  # which takes the deadline away
     assert flik.wait_dag(started["dagId"])["status"] == "COMPLETED"
 
@@ -402,12 +390,7 @@ def test_lists_are_filtered_and_go_on_at_their_cursor(flik: RunningFlik) -> None
 
 
 def run(flik: RunningFlik, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a program as the operator, for a tenant of its own."""
-    environment = {"FLIK_URL": flik.url, "FLIK_API_KEY": flik.key, "FLIK_TENANT": flik.tenant("dags-cli")}
-    return subprocess.run(
-        list(map(str, command)), cwd=ROOT, env={**os.environ, **environment}, text=True, capture_output=True,
-        check=False, timeout=60,
-    )  # fmt: skip
+    return flik.run(*command, tenant="dags-cli", cwd=ROOT)
 
 
 def dag_command(flik: RunningFlik, *arguments: str | Path) -> str:

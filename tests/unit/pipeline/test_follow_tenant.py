@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import EPOCH, stored_file
-from queue_scene import W1, Scene, completed, failed
+from queue_scene import W1, Scene, completed, failed, hub_of, pump
 
 from flik.domain.event import Event, Kind, Notice
 from flik.domain.task import Completed, NewTask
@@ -21,31 +20,8 @@ from flik.pipeline.follow_tenant import TenantFollowing
 SOON_S = 5.0
 
 
-@pytest.fixture
-async def scene() -> AsyncIterator[Scene]:
-    async with Scene() as scene:
-        yield scene
-
-
-@pytest.fixture
-def hub(scene: Scene) -> Hub:
-    return hub_of(scene)
-
-
-def hub_of(scene: Scene, *, live: bool = True) -> Hub:
-    hub = Hub(scene.store, scene.hot, scene.clock)
-    hub.note_live(live)
-    return hub
-
-
 def acme(scene: Scene, hub: Hub, *, resumes: bool = False) -> TenantFollowing:
     return TenantFollowing(hub, scene.store.find, "acme", resumes=resumes)
-
-
-def pump(scene: Scene, hub: Hub) -> None:
-    """Let the hub hear what the queue told."""
-    told, scene.feed.notices = scene.feed.notices, []
-    hub.hear(told)
 
 
 async def heard(following: TenantFollowing) -> list[Event]:

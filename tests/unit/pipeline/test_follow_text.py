@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from making import EPOCH
 from memory_chunks import MemoryChunks, MemoryStream
-from queue_scene import Scene
+from queue_scene import Scene, pump
 
 from flik.domain.chunk import Draft, event_of
 from flik.domain.event import Event, Notice
@@ -40,19 +40,6 @@ class Writer:
 
 
 @pytest.fixture
-async def scene() -> AsyncIterator[Scene]:
-    async with Scene() as scene:
-        yield scene
-
-
-@pytest.fixture
-def hub(scene: Scene) -> Hub:
-    hub = Hub(scene.store, scene.hot, scene.clock)
-    hub.note_live(True)
-    return hub
-
-
-@pytest.fixture
 def chunks() -> MemoryChunks:
     return MemoryChunks()
 
@@ -65,11 +52,6 @@ async def task(scene: Scene) -> NewTask:
 @pytest.fixture
 async def grant(scene: Scene, task: NewTask) -> Grant:
     return await scene.lease_one()
-
-
-def pump(scene: Scene, hub: Hub) -> None:
-    told, scene.feed.notices = scene.feed.notices, []
-    hub.hear(told)
 
 
 async def complete(scene: Scene, grant: Grant, text: str | None) -> None:

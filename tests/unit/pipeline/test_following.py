@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import EPOCH, new_task, stored_file
-from queue_scene import W1, Scene, completed, failed
+from queue_scene import W1, Scene, completed, failed, hub_of, pump
 
 from flik.domain.event import Event, Kind, Notice
 from flik.domain.task import Completed, NewTask
@@ -18,30 +18,6 @@ from flik.pipeline import follow
 from flik.pipeline.follow import MAILBOX, Following, Hub
 
 SOON_S = 5.0
-
-
-@pytest.fixture
-async def scene() -> AsyncIterator[Scene]:
-    async with Scene() as scene:
-        yield scene
-
-
-@pytest.fixture
-def hub(scene: Scene) -> Hub:
-    return hub_of(scene)
-
-
-def hub_of(scene: Scene, *, live: bool = True) -> Hub:
-    hub = Hub(scene.store, scene.hot, scene.clock)
-    hub.note_live(live)
-    return hub
-
-
-def pump(scene: Scene, hub: Hub) -> list[Notice]:
-    """Let the hub hear what the queue told."""
-    told, scene.feed.notices = scene.feed.notices, []
-    hub.hear(told)
-    return told
 
 
 async def all_of(following: Following) -> list[Event]:
