@@ -46,7 +46,7 @@ def test_the_second_run_of_a_chain_takes_what_the_first_one_made(flik: RunningFl
         assert result["saved"]["seconds"] >= 0
         assert float(result["saved"]["usd"]) > 0
         assert artifact(flik, step) == artifact(flik, before)
-    ended = flik.outcomes((step["taskId"] for step in second["tasks"]))
+    ended = flik.outcomes(step["taskId"] for step in second["tasks"])
     assert list(ended.values()) == [["COMPLETED"]] * 3
 
     other = run(flik, chain("a lighthouse", "another film"), "reuse")
