@@ -19,21 +19,23 @@ from flik.embedded.secret import kept_secret
 from flik.errors import StartupRefused
 from flik.settings import Settings
 
-_REPLICA_PORTS = 32
-_FIRST_REPLICA_PORT = 30_000
-_LAST_REPLICA_PORT = 39_000
+# A port that a gateway has left is not used again for 150 s, or connections of the one before keep the next from it;
+# Ray then never gives it out again. So there are some for gateways that die one after another.
+REPLICA_PORTS = 256
+# Above those of Ray's workers, and below those that Linux gives to whoever connects, which may take one at any time.
+_FIRST_REPLICA_PORT = 20_000
+_LAST_REPLICA_PORT = 32_767
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Those of one region, beside that of its gateway; the last two begin blocks of `_REPLICA_PORTS`."""
+    """Those of one region, beside that of its gateway; `replicas_http` begins a block of `REPLICA_PORTS`."""
 
     metrics: int
     stats: int
     fallback_http: int
     fallback_grpc: int
     replicas_http: int
-    replicas_grpc: int
 
 
 def build(each: Sequence[Settings], database_url: str, redis_url: str) -> list[dict[str, str]]:
@@ -70,11 +72,8 @@ def _build(settings: Settings, ports: Ports, database_url: str, redis_url: str) 
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports.replicas_http),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.replicas_http + _REPLICA_PORTS - 1),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(ports.replicas_grpc),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(ports.replicas_grpc + _REPLICA_PORTS - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.replicas_http + REPLICA_PORTS),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-        "RAY_SERVE_PORT_QUARANTINE_S": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
     }
     # An operator's own choice of RAY_* wins; Ray must not find another cluster.
@@ -124,12 +123,12 @@ def pick_ports(count: int) -> list[Ports]:
     Raises:
         StartupRefused: there are not so many.
     """
-    blocks = free_blocks(2 * _REPLICA_PORTS, count)
-    taken = {port for first in blocks for port in range(first, first + 2 * _REPLICA_PORTS)}
+    blocks = free_blocks(REPLICA_PORTS, count)
+    taken = {port for first in blocks for port in range(first, first + REPLICA_PORTS)}
     single: list[int] = []
     while len(single) < 4 * count:  # the system picks from a range in which blocks may lie
         single = [port for port in free_ports(6 * count) if port not in taken]
-    return [Ports(*_four(single[4 * place :]), first, first + _REPLICA_PORTS) for place, first in enumerate(blocks)]
+    return [Ports(*_four(single[4 * place :]), first) for place, first in enumerate(blocks)]
 
 
 def _four(ports: Sequence[int]) -> tuple[int, int, int, int]:

@@ -177,6 +177,13 @@ def test_followers_miss_nothing_whatever_is_cut_or_killed(flik: RunningFlik, key
         made += lines.made
     assert {each.name for each in made} == {each.__name__ for each in (*TRANSPORTS, *OF_TENANT, library)}
     assert {each.in_head for each in made} == {True, False}, "in heads, and in what comes after them"
+    assert not ports_lost(flik), "there are only so many for gateways"
+
+
+def ports_lost(flik: RunningFlik) -> list[str]:
+    """Return the ports that Ray Serve gives to no gateway any more, as one could not be had once."""
+    (log,) = (flik.data_dir / "logs").glob("ray-*/serve/controller_*.log")
+    return re.findall(r"Released and blocked RequestProtocol.HTTP port (\d+)", log.read_text())
 
 
 def follow_some(flik: RunningFlik, key: str, lines: Lines, chance: random.Random) -> list[Follower]:
