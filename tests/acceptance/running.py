@@ -7,7 +7,6 @@ for which it submits is made before, with limits that no test reaches; so a test
 from __future__ import annotations
 
 import copy
-import json
 import os
 import re
 import signal
@@ -328,11 +327,12 @@ class RunningFlik:
         return found
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run SQL on the embedded PostgreSQL."""
+        """Run SQL on its PostgreSQL."""
         import psycopg
 
-        socket_dir = json.dumps(str(self.data_dir.resolve() / "postgres"))[1:-1]
-        with psycopg.connect(host=socket_dir, port=5432, user="flik", dbname="flik", autocommit=True) as connection:
+        embedded = f"host='{self.data_dir.resolve() / 'postgres'}' port=5432 user=flik dbname=flik"
+        url = {**os.environ, **self._environment}.get("DATABASE_URL", embedded)
+        with psycopg.connect(url, autocommit=True) as connection:
             cursor = connection.execute(sql)  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
 

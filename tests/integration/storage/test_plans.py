@@ -226,6 +226,8 @@ async def test_two_thousand_grants_and_settlements_with_artifacts_take_less_than
 def test_a_list_of_what_hardly_ever_is_there_reads_no_history(filled_url: str) -> None:
     conditions, values = conditions_of(TaskFilter(tenant_id="tenant1", status="PENDING"))
     with psycopg.connect(filled_url) as connection:
+        if connection.info.server_version < 180_000:
+            pytest.skip("before 18, to read this whole table costs as little as the index of the half of it that lives")
         sql = TASKS["list_tasks"].format(columns=COLUMNS, conditions=conditions)
         plan = "\n".join(plan_of(connection, sql, {**values, "limit": 50}))
     assert "tasks_live" in plan or "tasks_start_deadline" in plan, plan
