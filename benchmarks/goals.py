@@ -126,6 +126,10 @@ GOALS = (
     ),
     Goal("chains_waiting_mb", "10,000 chains that wait, gateway and queue (MB more than with 100)", 100, 40, False),
     Goal("urgent_p99_ms", "a P0 task behind 5,000 P2 tasks, submit to settled, p99 (ms)", 250, 50, False),
+    Goal("backlog_mb", "1,000,000 waiting tasks: memory of the queue (MB)", 500, 200, False),
+    Goal("backlog_lease_ratio", "1,000,000 waiting tasks: submit to lease, times an empty queue's", 3.0, 1.2, False),
+    Goal("recovery_model_s", "a model's replica killed -9, to a task completed (s)", 10, 3, False),
+    Goal("recovery_gateway_s", "the only gateway killed -9, to a submit answered (s)", 10, 3, False),
     Goal("idle_rss_gb", "memory of an idle region, all processes, RSS (GB)", 2.0, 1.3, False),
     Goal("cold_start_s", "flik up to healthy, empty data folder (s)", 45, 25, False),
 )

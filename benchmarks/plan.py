@@ -25,6 +25,8 @@ class Plan:
     backlog_tasks: int = 5_000
     urgent_tasks: int = 200
     urgent_rounds: int = 3
+    waiting_tasks: int = 1_000_000
+    kills: int = 3
     idle_s: float = 10.0  # before memory is read
     settle_within_s: float = 60.0  # after the last 202
     checked_tasks: int = 500  # asked for one by one after a load
@@ -45,6 +47,8 @@ QUICK = Plan(
     waiting_chains=1_000,
     urgent_tasks=60,
     urgent_rounds=1,
+    waiting_tasks=50_000,
+    kills=1,
     idle_s=2.0,
     settle_within_s=30.0,
     checked_tasks=100,

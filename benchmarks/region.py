@@ -15,11 +15,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.drive import HEADERS
+from benchmarks.load.job import Post
 from benchmarks.service import ROOT, ProcessGroup, Recipe, running, tree_group
 
+GATEWAY, QUEUE, TEXT_MODEL = "ray::ServeReplica:flik:Gateway", "ray::QueueShell", "ray::ServeReplica:flik-text-"
+"""How the titles of processes begin."""
+KNOWN_WITHIN_S = 6.0  # until all know of a tenant's new limits
 POLL_S = 0.05
 QUIET_S = 0.5  # a task that settles twice shows within this time
 COMMAND = (sys.executable, "-m", "flik", "up", "--port", "{port}", "--data-dir", "{folder}/data", "--no-dashboard")
@@ -36,13 +41,35 @@ class Counters:
 
 @dataclass(frozen=True)
 class Region:
-    """A region that answers. `group` and `healthy_after_s` are None for one that we did not start."""
+    """A region that answers. For one that we did not start, `group`, `healthy_after_s` and `data_dir` are None."""
 
     host: str
     port: int
     client: httpx.Client
     group: ProcessGroup | None = None
     healthy_after_s: float | None = None
+    data_dir: Path | None = None
+
+    def processes(self, *titles: str) -> list[psutil.Process] | None:
+        """Return its processes with a title that begins so; None when they are not known."""
+        return None if self.group is None else [each for each in self.group.members() if _is_titled(each, titles)]
+
+    def held_bytes(self, *titles: str) -> int | None:
+        """Return the memory (RSS) of its processes with a title that begins so; None when they are not known."""
+        found = self.processes(*titles)
+        return None if found is None else sum(each.memory_info().rss for each in found)
+
+    def limit(self, tenant_id: str, **limits: int) -> None:
+        """Give a tenant, which is made unless it is there, limits by their names on the wire.
+
+        They hold everywhere after `KNOWN_WITHIN_S`.
+        """
+        self.client.post("/api/v1/tenants", json={"tenantId": tenant_id})
+        self.client.patch(f"/api/v1/tenants/{tenant_id}", json={"limits": limits}).raise_for_status()
+
+    def submit(self, post: Post) -> httpx.Response:
+        """Send one request that submits, and return the answer. Raises httpx.HTTPError when there is none."""
+        return self.client.post(post.path, content=post.body, headers={"content-type": "application/json"})
 
     def counters(self) -> Counters:
         """Read the counters. Raises httpx.HTTPError when the region does not answer."""
@@ -125,7 +152,8 @@ def started_region(
         running(recipe, data_home, left_behind) as service,
         _client(f"http://127.0.0.1:{service.port}") as client,
     ):
-        yield Region("127.0.0.1", service.port, client, service.group, service.ready_after_s)
+        data_dir = service.folder / "data"
+        yield Region("127.0.0.1", service.port, client, service.group, service.ready_after_s, data_dir)
 
 
 @contextmanager
@@ -137,6 +165,13 @@ def found_region(url: str, pid: int | None) -> Iterator[Region]:
     group = tree_group(pid) if pid is not None else None
     with _client(url) as client:
         yield Region(parts.hostname, parts.port or 80, client, group)
+
+
+def _is_titled(process: psutil.Process, titles: Sequence[str]) -> bool:
+    try:
+        return "".join(process.cmdline()[:1]).startswith(tuple(titles))
+    except psutil.Error:
+        return False
 
 
 def _client(url: str) -> httpx.Client:

@@ -22,7 +22,7 @@ from benchmarks.peers import fastapi_celery
 from benchmarks.peers.environment import EnvironmentNotMade
 from benchmarks.plan import Plan
 from benchmarks.region import Region, found_region, started_region
-from benchmarks.rows import chains, following, footprint, latency, throughput, urgent
+from benchmarks.rows import backlog, chains, following, footprint, latency, recovery, throughput, urgent
 from benchmarks.service import NotReady
 
 SLOTS = 1_024
@@ -42,8 +42,9 @@ REGION_ROWS: Mapping[str, RegionRow] = {
     "batch": throughput.measure_batch,
     "chains": chains.measure,
     "waiting-chains": chains.measure_waiting,
+    "recovery": recovery.measure,  # at last: it kills what counted so far
 }
-FEW_SLOTS_ROWS: Mapping[str, RegionRow] = {"urgent": urgent.measure}
+FEW_SLOTS_ROWS: Mapping[str, RegionRow] = {"urgent": urgent.measure, "backlog": backlog.measure}
 LIMIT_ROWS: Mapping[str, LineRow] = {
     "fsync": disk.measure_fsync,
     "postgres": disk.measure_postgres,

@@ -11,19 +11,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import psutil
-
 from benchmarks.drive import HEADERS, batch_posts, chain_posts, drive
 from benchmarks.load.job import Answers, Job, Post
 from benchmarks.measurement import Measurement, Outcome
 from benchmarks.plan import Plan
-from benchmarks.region import Region
+from benchmarks.region import GATEWAY, KNOWN_WITHIN_S, QUEUE, Region
 from benchmarks.settlement import check, settle, wait_settled
 
 STEPS = 3
 TENANT = "bench-chains"
-KNOWN_WITHIN_S = 6.0  # until all know of a tenant's new limits
-HOLDERS = ("ray::ServeReplica:flik:Gateway", "ray::QueueShell")
 
 
 def measure(region: Region, plan: Plan) -> Outcome:
@@ -55,18 +51,16 @@ def measure(region: Region, plan: Plan) -> Outcome:
 
 def measure_waiting(region: Region, plan: Plan) -> Outcome:
     """Memory of the gateway and the queue with few and with many chains that wait."""
-    limits = {"maxRunning": 0, "maxQueued": 10 * STEPS * plan.waiting_chains}
-    region.client.post("/api/v1/tenants", json={"tenantId": TENANT, "limits": limits})
-    region.client.patch(f"/api/v1/tenants/{TENANT}", json={"limits": limits}).raise_for_status()
+    region.limit(TENANT, maxRunning=0, maxQueued=10 * STEPS * plan.waiting_chains)
     time.sleep(KNOWN_WITHIN_S)
     before = region.counters()
     posts = chain_posts(STEPS, TENANT)
     few = drive(_job(region, plan, posts, plan.few_waiting_chains))
-    at_first = _held_bytes(region)
+    at_first = region.held_bytes(GATEWAY, QUEUE)
     many = drive(_job(region, plan, posts, plan.waiting_chains - plan.few_waiting_chains))
     time.sleep(KNOWN_WITHIN_S)  # the queue reads on
-    at_last = _held_bytes(region)
-    region.client.patch(f"/api/v1/tenants/{TENANT}", json={"limits": {"maxRunning": 10_000}}).raise_for_status()
+    at_last = region.held_bytes(GATEWAY, QUEUE)
+    region.limit(TENANT, maxRunning=10_000)
     violations = settle(region, before, _together(few, many), plan)
     grown_mb = None if at_first is None or at_last is None else (at_last - at_first) / 1e6
     waiting = len(many.task_ids) // STEPS + len(few.task_ids) // STEPS
@@ -88,16 +82,3 @@ def _together(one: Answers, other: Answers) -> Answers:
 
 def _job(region: Region, plan: Plan, posts: Sequence[Post], count: int) -> Job:
     return Job(region.host, region.port, posts, count, plan.settle_within_s, plan.connections, headers=HEADERS)
-
-
-def _held_bytes(region: Region) -> int | None:
-    if region.group is None:
-        return None
-    return sum(each.memory_info().rss for each in region.group.members() if _holds(each))
-
-
-def _holds(process: psutil.Process) -> bool:
-    try:
-        return process.cmdline()[:1] != [] and process.cmdline()[0].startswith(HOLDERS)
-    except psutil.Error:
-        return False

@@ -12,14 +12,13 @@ import time
 from datetime import datetime
 
 import orjson
-import psutil
 
 from benchmarks.drive import HEADERS, single_posts
 from benchmarks.load.connection import encode
 from benchmarks.load.crowd import Crowd
 from benchmarks.measurement import Measurement, Outcome, p50_p99
 from benchmarks.plan import RATE_PER_S, Plan
-from benchmarks.region import Region
+from benchmarks.region import GATEWAY, KNOWN_WITHIN_S, Region
 
 TENANT = "bench-crowd"
 TELL_WITHIN_S = 60.0
@@ -71,18 +70,16 @@ def measure_followers(region: Region, plan: Plan) -> Outcome:
 
 
 async def _crowd(region: Region, count: int) -> Outcome:
-    limits = {"limits": {"maxRunning": 0}}
-    region.client.post("/api/v1/tenants", json={"tenantId": TENANT, **limits})
-    region.client.patch(f"/api/v1/tenants/{TENANT}", json=limits).raise_for_status()
-    await asyncio.sleep(6.0)  # until the queue knows
+    region.limit(TENANT, maxRunning=0)
+    await asyncio.sleep(KNOWN_WITHIN_S)
     body = {"tenantId": TENANT, "taskType": "TEXT", "payload": {"prompt": "x"}}
     task_id = region.client.post("/api/v1/tasks", json=body).json()["taskId"]
-    before = _gateway_bytes(region)
+    before = region.held_bytes(GATEWAY)
     crowd = Crowd(region.host, region.port, KEY, f"/api/v1/tasks/{task_id}/events")
     try:
         await crowd.gather(count)
-        held = _gateway_bytes(region)
-        region.client.patch(f"/api/v1/tenants/{TENANT}", json={"limits": {"maxRunning": 1}}).raise_for_status()
+        held = region.held_bytes(GATEWAY)
+        region.limit(TENANT, maxRunning=1)
         await crowd.wait(TELL_WITHIN_S)
     finally:
         await crowd.leave()
@@ -95,16 +92,3 @@ async def _crowd(region: Region, count: int) -> Outcome:
         Measurement("followers_told_s", max(crowd.told_at, default=ended_at) - ended_at, "s", note),
     )
     return Outcome(figures, violations)
-
-
-def _gateway_bytes(region: Region) -> int | None:
-    if region.group is None:
-        return None
-    return sum(each.memory_info().rss for each in region.group.members() if _is_gateway(each))
-
-
-def _is_gateway(process: psutil.Process) -> bool:
-    try:
-        return process.cmdline()[:1] == ["ray::ServeReplica:flik:Gateway"]
-    except psutil.Error:
-        return False

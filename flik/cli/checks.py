@@ -22,7 +22,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from flik.cli import memory as limits
+from flik.cli import open_files
 from flik.errors import StartupRefused
+from flik.settings import Settings
 
 GIB = 1024**3
 DISK_NEEDED_BYTES = 5 * GIB
@@ -92,6 +94,13 @@ def memory(available_bytes: int | None = None) -> Finding:
     detail = f"{free / GIB:.1f} GiB available"
     advice = f"close something: a region takes about {limits.NEEDED_BYTES / GIB:g} GiB"
     return _bounded("memory", detail, free, needed=limits.NEEDED_BYTES, least=limits.LEAST_BYTES, advice=advice)
+
+
+def files(chosen: Settings, most: int | None = None) -> Finding:
+    """Each follower takes two open files of HAProxy; where those are few, fewer may follow."""
+    most = open_files.most_open_files() if most is None else most
+    detail, advice = f"{most:,} at most", open_files.shortage(chosen, most)
+    return ok("open files", detail) if advice is None else warn("open files", detail, advice)
 
 
 def shared_memory(folder: Path = Path("/dev/shm")) -> Finding:  # noqa: S108  # it is measured, not written to

@@ -48,6 +48,7 @@ def examine(port: int | None = None, data_dir: Path | None = None) -> list[Findi
         checks.ok("settings", f"region {chosen.region}"),
         checks.port(chosen.port),
         checks.memory(),
+        checks.files(chosen),
         checks.shared_memory(),
         checks.data_folder(chosen.data_dir),
         checks.ray(),

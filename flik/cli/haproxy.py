@@ -9,6 +9,9 @@ While the gateway is not deployed yet, or not any more, HAProxy has nothing to s
 404, as if no task and no route existed. It is 503 here: the gateway takes every path, so whatever reaches no
 backend came too early.
 
+What Ray leaves open is closed: the socket by which HAProxy is managed belongs to its user alone, and its own metrics,
+which are off, listen on the loopback interface.
+
 502, 503 and 504 stay what they are: with this 503 nothing reached a gateway. What is no HTTP
 at all never gets as far as a page: HAProxy's parser refuses it with a line of HTML.
 """
@@ -22,11 +25,14 @@ from pathlib import Path
 FOLDER = "haproxy"  # in the data folder
 STATUSES = (400, 408, 500, 502, 503, 504)
 """Those that HAProxy answers by itself; their pages are written by `flik/cli/error_pages.py`."""
+HEAD_WITHIN_S = 15
+"""Who sends the head of a request more slowly is answered 408; Ray leaves them all the time that a client has."""
 _PROGRAM = """\
 #!/bin/sh
 # Made by `flik up` at each start. Ray Serve runs it with: -db -f CONFIGURATION ...
 sed -i -e '/^ *errorfile /d' -e 's|^defaults$|&\\n{lines}|' \
-  -e 's|^ *http-request return status 404 .*|    http-request deny deny_status 503|' "$3"
+  -e 's|^ *http-request return status 404 .*|    http-request deny deny_status 503|' \
+  -e 's| mode 666 level admin| mode 600 level admin|' -e 's|^    bind :|    bind 127.0.0.1:|' "$3"
 exec {haproxy} "$@"
 """
 
@@ -38,7 +44,8 @@ def prepare(folder: Path) -> Path | None:
     except ImportError:
         return None  # Ray then takes the one on the PATH, if there is one
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lines = "\\n".join(f"    errorfile {status} {folder}/{status}.http" for status in STATUSES)
+    pages = (f"errorfile {status} {folder}/{status}.http" for status in STATUSES)
+    lines = "\\n".join(f"    {each}" for each in (f"timeout http-request {HEAD_WITHIN_S}s", *pages))
     program = folder / "haproxy"
     program.write_text(_PROGRAM.format(lines=lines, haproxy=shlex.quote(get_haproxy_binary())))
     program.chmod(0o700)

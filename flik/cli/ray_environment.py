@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from flik.cli import haproxy
+from flik.cli import haproxy, open_files
 from flik.cli.instance import INSTANCE, instance_of
 from flik.embedded.secret import kept_secret
 from flik.errors import StartupRefused
@@ -47,6 +47,7 @@ def build(each: Sequence[Settings], database_url: str, redis_url: str) -> list[d
 def _build(settings: Settings, ports: Ports, database_url: str, redis_url: str) -> dict[str, str]:
     token = settings.data_dir / "ray_token"
     kept_secret(token)
+    fitting = open_files.connections(settings, open_files.most_open_files())
     decided = {
         INSTANCE: instance_of(settings.data_dir),
         "DATABASE_URL": database_url,
@@ -56,6 +57,7 @@ def _build(settings: Settings, ports: Ports, database_url: str, redis_url: str) 
         "FLIK_REGIONS": ",".join(settings.regions),
         "FLIK_RATE_SHARE": str(settings.rate_share),
         "FLIK_PORT": str(settings.port),
+        "FLIK_FOLLOWERS": str(fitting.followers),
     }
     defaults = {
         "RAY_AUTH_MODE": "token",
@@ -66,6 +68,8 @@ def _build(settings: Settings, ports: Ports, database_url: str, redis_url: str) 
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1" if settings.throughput else "0",
         **_problems_of_others(settings),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_MAXCONN": str(fitting.most),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "120",  # eight heartbeats: who takes none of them is gone
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",  # parsed by a Python process, for each request
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.stats),

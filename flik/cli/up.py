@@ -22,7 +22,7 @@ import click
 from rich.console import Console
 
 from flik import settings as settings_module
-from flik.cli import memory, ray_environment
+from flik.cli import memory, open_files, ray_environment
 from flik.cli.instance import INSTANCE, instance_of, ray_temp_dirs
 from flik.cli.regions import Place, Region, Regions, read_places
 from flik.embedded import Servers
@@ -122,7 +122,9 @@ def _servers(
         refuse_hopeless(each)
         with console.status("starting PostgreSQL and Valkey"):
             addresses = servers.start()
-        for warning in (*check_database(addresses.database_url), *check_redis(addresses.redis_url)):
+        short = open_files.shortage(shared, open_files.most_open_files())
+        warnings = [*check_database(addresses.database_url), *check_redis(addresses.redis_url), *filter(None, [short])]
+        for warning in warnings:
             console.print(f"warning: {warning}")
         migrate(addresses.database_url)
         admin = ensure_operator(addresses.database_url, shared.data_dir)

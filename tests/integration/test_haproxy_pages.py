@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flik import schemas
@@ -18,6 +20,7 @@ from tests.acceptance.running import eventually, free_port
 CONFIGURATION = """\
 global
     maxconn 100
+    stats socket {folder}/admin.sock mode 666 level admin
 defaults
     mode http
     timeout connect 1s
@@ -25,6 +28,8 @@ defaults
     timeout server 200ms
     errorfile 503 {folder}/text.http
     errorfile 504 {folder}/text.http
+frontend prometheus
+    bind :{metrics}
 frontend http_frontend
     bind 127.0.0.1:{port}
     use_backend silent if {{ path /silent }}
@@ -59,25 +64,40 @@ def hang_up(server: socket.socket) -> None:
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]:
     """HAProxy before a server that is gone, one that says nothing, and one that hangs up."""
     folder = tmp_path_factory.mktemp("haproxy")
-    program = haproxy.prepare(folder / "pages")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(haproxy, "HEAD_WITHIN_S", 1)
+        program = haproxy.prepare(folder / "pages")
     error_pages.write(folder / "pages")
     assert program is not None
     (folder / "text.http").write_text("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\ntext")
     port, configuration = free_port(), folder / "haproxy.cfg"
     with listen() as silent, listen() as rude:
-        ports = {"nobody": free_port(), "silent": silent.getsockname()[1], "rude": rude.getsockname()[1]}
+        ports = {
+            "nobody": free_port(),
+            "metrics": free_port(),
+            "silent": silent.getsockname()[1],
+            "rude": rude.getsockname()[1],
+        }
         configuration.write_text(CONFIGURATION.format(folder=folder, port=port, **ports))
         threading.Thread(target=hang_up, args=(rude,), daemon=True).start()
         running = subprocess.Popen([str(program), "-db", "-f", str(configuration), "-dR"])
         try:
             eventually(lambda: _is_open(port), within_s=10, what="HAProxy's start")
-            yield port
+            yield psutil.Process(running.pid)
         finally:
             running.terminate()
             running.wait(10)
+
+
+@pytest.fixture(scope="module")
+def port(process: psutil.Process) -> int:
+    """Where it takes requests."""
+    (configuration,) = (Path(each) for each in process.cmdline() if each.endswith(".cfg"))
+    (found,) = re.findall(r"frontend http_frontend\n +bind 127.0.0.1:(\d+)", configuration.read_text())
+    return int(found)
 
 
 def _is_open(port: int) -> bool:
@@ -111,11 +131,23 @@ def test_haproxys_own_answer_is_a_problem(port: int, sent: bytes, status: int, c
     assert (said.status, said.code, said.retryable, said.request_id) == (status, code, retryable, "")
 
 
-def test_what_is_no_http_is_refused_in_haproxys_own_words(port: int) -> None:
+def test_only_its_user_manages_it_and_its_metrics_are_not_on_the_network(process: psutil.Process) -> None:
+    folder = next(Path(each).parent for each in process.cmdline() if each.endswith(".cfg"))
+    assert (folder / "admin.sock").stat().st_mode & 0o777 == 0o600
+    assert {each.laddr.ip for each in process.net_connections("inet4") if each.status == "LISTEN"} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"), [(b"this is no HTTP\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", 408)]
+)
+def test_what_is_no_whole_head_is_refused_in_haproxys_own_words(port: int, sent: bytes, status: int) -> None:
     """Its parser has no page for it (3.2); docs/errors.md says so. When this fails, it has one."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        connection.sendall(b"this is no HTTP\r\n\r\n")
-        assert b"content-type: text/html" in connection.recv(65_536).lower()
+    with socket.create_connection(("127.0.0.1", port), timeout=3) as connection:
+        connection.sendall(sent)
+        answer = connection.recv(65_536)
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+        assert b"content-type: text/html" in answer.lower()
+        assert connection.recv(65_536) == b""
 
 
 @pytest.mark.parametrize("name", ["two words", "a|b", "it's"])

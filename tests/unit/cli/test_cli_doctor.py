@@ -207,6 +207,7 @@ def test_the_doctor_looks_at_everything(run: Run, tmp_path: Path) -> None:
         "settings",
         "port",
         "memory",
+        "open files",
         "shared memory",
         "data folder",
         "ray",
