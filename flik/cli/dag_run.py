@@ -15,6 +15,7 @@ from flik.cli.dag_follow import dag_detail, dag_display_for
 from flik.cli.exits import EXIT_FAILED
 from flik.cli.invocation import Invocation, connected, pass_invocation
 from flik.cli.output import complain, hint, is_terminal, write, write_json
+from flik.cli.own_webhook import with_webhook
 from flik.cli.results import fetch, make_folder, write_result
 from flik.client import Dag, FlikClient
 
@@ -55,6 +56,7 @@ def reading(command: F) -> F:
 @click.option("--metadata", type=Payload(), help="What to keep with it, as a JSON object.")
 @click.option("--deadline", "deadline_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
               help="Nothing of it starts later than this.")  # fmt: skip
+@with_webhook
 @click.option("--idempotency-key", metavar="KEY", help="Sent again under the same key, it is made once.")
 @click.option("--no-wait", is_flag=True, help="Print the id and return at once.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer.")

@@ -13,6 +13,7 @@ from flik.cli.arguments import Payload
 from flik.cli.exits import EXIT_FAILED
 from flik.cli.invocation import Invocation, connected, pass_invocation
 from flik.cli.output import complain, detail, hint, write, write_json
+from flik.cli.own_webhook import with_webhook
 from flik.cli.progress import bars, follow
 from flik.cli.results import fetch, make_folder, write_result
 from flik.client import ClientError, FlikClient, Submitted, Task, TaskRequest, TaskWebhook
@@ -29,15 +30,7 @@ from flik.client import ClientError, FlikClient, Submitted, Task, TaskRequest, T
 @click.option("--payload", type=Payload(), help="The whole input as a JSON object; other options go on top of it.")
 @click.option("--region", help="Where to run it; default: the gateway's own region.")
 @click.option("--start-deadline", "start_deadline_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS")
-@click.option("--webhook", "target", metavar="URL", help="Tell this place how the task ends, signed.")
-@click.option(
-    "--webhook-secret",
-    "secret",
-    envvar="FLIK_WEBHOOK_SECRET",
-    metavar="SECRET",
-    show_envvar=True,
-    help="What its messages are signed with: whsec_ and the base64 of 24 to 64 random bytes.",
-)
+@with_webhook
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer.")
 @click.option(
@@ -55,8 +48,7 @@ def submit(
     priority: int,
     region: str | None,
     start_deadline_s: float | None,
-    target: str | None,
-    secret: str | None,
+    webhook: TaskWebhook | None,
     wait: bool,
     timeout_s: float | None,
     out: Path | None,
@@ -71,7 +63,7 @@ def submit(
     flik submit IMAGE "a lighthouse" --seed 7 --out pictures
     """
     given = _payload(prompt, payload, fields)
-    request = TaskRequest(task_type.upper(), given, priority, region, start_deadline_s, _webhook(target, secret))
+    request = TaskRequest(task_type.upper(), given, priority, region, start_deadline_s, webhook)
     if not wait and out is None:
         _write_submitted(invocation, invocation.run(lambda client: _submit(client, request)))
         return
@@ -90,14 +82,6 @@ def _payload(prompt: str | None, payload: dict[str, Any] | None, fields: dict[st
     if prompt is None and payload is None:
         raise click.UsageError("Say what to make: a PROMPT, or --payload with an object.")
     return {**(payload or {}), **given}
-
-
-def _webhook(target: str | None, secret: str | None) -> TaskWebhook | None:
-    if target is None:
-        return None
-    if secret is None:
-        raise click.UsageError("--webhook takes a secret: --webhook-secret, or better FLIK_WEBHOOK_SECRET.")
-    return TaskWebhook(target, secret)
 
 
 async def _submit(client: FlikClient, request: TaskRequest) -> Submitted:

@@ -110,13 +110,14 @@ def test_what_goes_beside_the_steps_comes_from_the_file_and_the_options_on_top(
 
     run("dag", "run", str(path), "--no-wait")
     run("dag", "run", str(path), "--no-wait", "--tenant", "umbrella", "--priority", "0", "--deadline", "9",
-        "--metadata", '{"b": 2}', "--region", "eu", "--idempotency-key", "order-7")  # fmt: skip
+        "--metadata", '{"b": 2}', "--region", "eu", "--idempotency-key", "order-7",
+        "--webhook", "https://b.example/", "--webhook-secret", "whsec_y")  # fmt: skip
 
     first, second = gateway.requests
     assert first.body == {**beside, "steps": [{"taskType": "TEXT"}]}
     assert second.body == {
         "tenantId": "umbrella", "priority": 0, "region": "eu", "metadata": {"b": 2}, "deadlineS": 9.0,
-        "webhook": hook, "steps": [{"taskType": "TEXT"}],
+        "webhook": {"url": "https://b.example/", "secret": "whsec_y"}, "steps": [{"taskType": "TEXT"}],
     }  # fmt: skip
     assert second.headers["idempotency-key"] == '"order-7"'
 
