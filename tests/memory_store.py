@@ -33,9 +33,9 @@ from flik.domain.task import (
 )
 from flik.domain.window import Page
 from flik.errors import Unavailable
+from flik.storage.conditions import first_id_at
 from flik.storage.dags import Advanced
 from flik.storage.queue import Cancelled, Ended, GrantedRow, RunningRow, Settled, Settlement
-from flik.storage.tasks import first_id_at
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from flik.domain.position import Position, Verdict
 from flik.domain.task import Status, TaskFilter, TaskView
 from flik.errors import Unavailable
 from flik.pipeline.follow import Follower, Hub, Mailbox
-from flik.storage.tasks import first_id_at
+from flik.storage.conditions import first_id_at
 
 SHOWN = 100
 """How many tasks a `reset` shows."""

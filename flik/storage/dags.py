@@ -21,8 +21,9 @@ from flik.domain.dag.progress import DagEnd, DagStatus, StepState
 from flik.domain.event import Kind
 from flik.domain.task import TERMINAL, Requeued, Status, StoredArtifact, Ticket
 from flik.storage import queries, tasks
+from flik.storage.conditions import where
 from flik.storage.database import Database, Query, Rows, Statement, Transaction, array_of
-from flik.storage.tasks import first_id_at, own_webhooks_of, rows_of, storing, views_of
+from flik.storage.tasks import own_webhooks_of, rows_of, storing, views_of
 
 _SQL = queries.load("dags")
 _TASKS = queries.load("tasks")
@@ -139,7 +140,7 @@ class DagStore:
         Raises:
             Unavailable: PostgreSQL is away.
         """
-        conditions, parameters = _conditions_of(wanted)
+        conditions, parameters = where(wanted, _CONDITIONS)
         sql = _SQL["list_dags"].format(columns=COLUMNS, counts=COUNTS, conditions=conditions)
         rows = await self._database.repeatable(sql, {**parameters, "limit": wanted.limit})
         return [DagView(*row) for row in rows]
@@ -408,12 +409,3 @@ _CONDITIONS: Mapping[str, str] = {
     "created_until": "dag_id < %(created_until)s::uuid",
     "before_id": "dag_id < %(before_id)s::uuid",
 }
-
-
-def _conditions_of(wanted: DagFilter) -> tuple[str, dict[str, Any]]:
-    """Return the WHERE clause of a filter, made of fixed fragments only, and its parameters."""
-    values = {name: value for name in _CONDITIONS if (value := getattr(wanted, name)) is not None}
-    for bound in ("created_from", "created_until"):
-        if bound in values:
-            values[bound] = first_id_at(values[bound])
-    return " AND ".join(_CONDITIONS[name] for name in values) or "true", values

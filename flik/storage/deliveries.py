@@ -24,8 +24,8 @@ from flik.domain.webhook.record import (
     DeliveryState,
 )
 from flik.storage import queries
+from flik.storage.conditions import first_id_at
 from flik.storage.database import Database
-from flik.storage.tasks import first_id_at
 
 EXPANDED = 200  # outbox rows a statement
 SWEPT = 1_000

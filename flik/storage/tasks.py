@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from uuid_utils import UUID
 
 from flik.domain.dag.graph import NewDag
 from flik.domain.task import DeadLetter, NewTask, Status, StoredArtifact, TaskFilter, TaskView
 from flik.storage import queries
+from flik.storage.conditions import where
 from flik.storage.database import Database
 
 _SQL = queries.load("tasks")
@@ -142,26 +142,12 @@ _IS_DEAD = "status = 'FAILED' AND completed_at IS NOT NULL AND error_code IS NOT
 
 
 def conditions_of(wanted: TaskFilter) -> tuple[str, dict[str, Any]]:
-    """Return the WHERE clause of a filter, made of fixed fragments only, and its parameters."""
-    values = {name: value for name in _CONDITIONS if (value := getattr(wanted, name)) is not None}
-    for bound in ("created_from", "created_until"):
-        if bound in values:
-            values[bound] = first_id_at(values[bound])
+    """Return the WHERE clause of a filter, and its parameters."""
+    replaced = {}
     if wanted.status == "FAILED":
         # The literal lets the planner use the index of dead letters, also in a prepared statement.
-        return _join(values, replaced={"status": _IS_DEAD})
-    if wanted.status in ("PENDING", "QUEUED", "PROCESSING"):
+        replaced["status"] = _IS_DEAD
+    elif wanted.status in ("PENDING", "QUEUED", "PROCESSING"):
         # So that the index of what is not finished fits: without it all of a tenant's history would be read.
-        return _join(values, replaced={"status": f"status = '{wanted.status}' AND completed_at IS NULL"})
-    return _join(values, replaced={})
-
-
-def _join(values: dict[str, Any], replaced: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    clauses = [replaced.get(name, _CONDITIONS[name]) for name in values]
-    return " AND ".join(clauses) or "true", {name: values[name] for name in values if name not in replaced}
-
-
-def first_id_at(at: float) -> str:
-    """Return the smallest UUIDv7 of the millisecond that holds `at` (seconds since the epoch; RFC 9562, 5.7)."""
-    milliseconds = min(max(0, int(at * 1000)), 2**48 - 1)
-    return str(UUID(int=milliseconds << 80))
+        replaced["status"] = f"status = '{wanted.status}' AND completed_at IS NULL"
+    return where(wanted, _CONDITIONS, replaced)

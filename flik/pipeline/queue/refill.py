@@ -18,8 +18,8 @@ from flik.domain.window import Page
 from flik.errors import Unavailable
 from flik.pipeline.queue.loops import pause, wait
 from flik.pipeline.queue.waiting import Waiting
+from flik.storage.conditions import first_id_at
 from flik.storage.queue import QueueStore
-from flik.storage.tasks import first_id_at
 
 SCAN_EVERY_S = 2.0
 RECENT_S = 5.0

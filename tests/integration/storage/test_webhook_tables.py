@@ -30,9 +30,9 @@ from flik.domain.webhook.record import (
 )
 from flik.storage import queries
 from flik.storage.audit import AuditLog, By
+from flik.storage.conditions import first_id_at
 from flik.storage.database import Database
 from flik.storage.deliveries import EXPANDED, DeliveryStore
-from flik.storage.tasks import first_id_at
 from flik.storage.webhooks import WebhookStore
 
 BY = By("k1", "r-1")
