@@ -97,7 +97,7 @@ def memory(available_bytes: int | None = None) -> Finding:
 
 
 def files(chosen: Settings, most: int | None = None) -> Finding:
-    """Each follower takes two open files of HAProxy; where those are few, fewer may follow."""
+    """Each follower takes two to three open files of HAProxy; where those are few, fewer may follow."""
     most = open_files.most_open_files() if most is None else most
     detail, advice = f"{most:,} at most", open_files.shortage(chosen, most)
     return ok("open files", detail) if advice is None else warn("open files", detail, advice)

@@ -30,8 +30,8 @@ def most_open_files() -> int:
 
 
 def connections(settings: Settings, open_files: int) -> Connections:
-    """Return what fits. HAProxy has two open for each: with the caller, and with the gateway."""
-    fitting = max(16, (open_files - SPARE) // 2)
+    """Return what fits. HAProxy counts two and a half for each: the caller, the gateway, and a pipe for every fourth."""
+    fitting = max(16, (open_files - SPARE) * 2 // 5)
     followers = min(settings.followers, max(1, fitting * 3 // 4 // settings.gateway_replicas))
     return Connections(min(fitting, followers * settings.gateway_replicas + ROOM), followers)
 
@@ -41,7 +41,7 @@ def shortage(settings: Settings, open_files: int) -> str | None:
     followers = connections(settings, open_files).followers
     if followers == settings.followers:
         return None
-    needed = -(-settings.followers * settings.gateway_replicas * 8 // 3) + SPARE + 2
+    needed = -(-settings.followers * settings.gateway_replicas * 10 // 3) + SPARE + 5
     return (
         f"raise the hard limit of open files (ulimit -Hn) to {needed:,}, "
         f"or only {followers:,} can follow at a gateway, not {settings.followers:,}"
