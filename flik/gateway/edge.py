@@ -1,6 +1,6 @@
 """What stands around Ray Serve's own handling of HTTP, in every process of its that takes requests.
 
-Serve answers some requests by itself and in plain text (no replica, a timeout, a fault), obeys
+Serve answers some requests by itself and in plain text (no replica, a timeout, a fault), others not at all, obeys
 headers of its own, and echoes X-Request-ID as it came. `middlewares` puts `Edge` outside of all
 that when RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it: such answers become problems, an
 unusable X-Request-ID is replaced before Serve sees it, and callers cannot set Serve's headers.
@@ -80,6 +80,9 @@ class Edge:
                 raise
             _log.exception("unexpected error outside of the gateway", extra={"requestId": scope["flik_request_id"]})
             await self._answer(problems.INTERNAL, scope, send)
+        else:
+            if not begun:  # Serve's proxy says nothing at all when the replica dies
+                await self._answer(problems.GATEWAY_LOST, scope, send)
 
     async def _answer(self, named: problems.Named, scope: Scope, send: Send) -> None:
         answer = problems.respond(problems.document(named, scope))

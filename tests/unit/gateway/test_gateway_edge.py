@@ -49,6 +49,16 @@ async def test_serves_own_answer_becomes_a_problem(status: int, code: str, retry
         assert found.retry_after_ms == 1000
 
 
+async def test_where_serve_says_nothing_the_gateway_was_lost() -> None:
+    async def say_nothing(scope: Scope, receive: Receive, send: Send) -> None:
+        """As Serve's proxy does when the replica that has the request dies; uvicorn would answer 500 in text."""
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(Edge(say_nothing)), base_url="http://flik") as client:
+        answer = await client.post("/api/v1/tasks", headers={"X-Request-ID": "r-1"})
+    found = schemas.Problem.model_validate(answer.json())
+    assert (answer.status_code, found.code, found.retryable, found.request_id) == (502, "gateway_lost", True, "r-1")
+
+
 async def test_every_piece_of_a_replaced_answer_is_dropped() -> None:
     async def pieces() -> Any:
         yield "Internal "
