@@ -30,7 +30,7 @@ def most_open_files() -> int:
 
 
 def connections(settings: Settings, open_files: int) -> Connections:
-    """Return what fits. HAProxy counts two and a half for each: the caller, the gateway, and a pipe for every fourth."""
+    """Return what fits. HAProxy counts two and a half files for each: two sockets, and a pipe for every fourth."""
     fitting = max(16, (open_files - SPARE) * 2 // 5)
     followers = min(settings.followers, max(1, fitting * 3 // 4 // settings.gateway_replicas))
     return Connections(min(fitting, followers * settings.gateway_replicas + ROOM), followers)
