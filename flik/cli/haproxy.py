@@ -9,8 +9,7 @@ While the gateway is not deployed yet, or not any more, HAProxy has nothing to s
 404, as if no task and no route existed. It is 503 here: the gateway takes every path, so whatever reaches no
 backend came too early.
 
-What Ray leaves open is closed: the socket by which HAProxy is managed belongs to its user alone, and its own metrics,
-which are off, listen on the loopback interface.
+Its own metrics, which Ray has it serve to all the network, listen on the loopback interface.
 
 502, 503 and 504 stay what they are: with this 503 nothing reached a gateway. What is no HTTP
 at all never gets as far as a page: HAProxy's parser refuses it with a line of HTML.
@@ -32,7 +31,7 @@ _PROGRAM = """\
 # Made by `flik up` at each start. Ray Serve runs it with: -db -f CONFIGURATION ...
 sed -i -e '/^ *errorfile /d' -e 's|^defaults$|&\\n{lines}|' \
   -e 's|^ *http-request return status 404 .*|    http-request deny deny_status 503|' \
-  -e 's| mode 666 level admin| mode 600 level admin|' -e 's|^    bind :|    bind 127.0.0.1:|' "$3"
+  -e 's|^    bind :|    bind 127.0.0.1:|' "$3"
 exec {haproxy} "$@"
 """
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from flik.cli import haproxy, open_files
-from flik.cli.instance import INSTANCE, instance_of
+from flik.cli.instance import INSTANCE, instance_of, ray_temp_dir
 from flik.embedded.secret import kept_secret
 from flik.errors import StartupRefused
 from flik.settings import Settings
@@ -67,6 +67,7 @@ def _build(settings: Settings, ports: Ports, database_url: str, redis_url: str) 
         "RAY_SERVE_ENABLE_HA_PROXY": "1" if settings.haproxy else "0",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1" if settings.throughput else "0",
         **_problems_of_others(settings),
+        **_haproxy_files(settings),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_MAXCONN": str(fitting.most),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "120",  # eight heartbeats: who takes none of them is gone
@@ -90,6 +91,18 @@ def _problems_of_others(settings: Settings) -> dict[str, str]:
     around = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "flik.gateway.edge:middlewares"}
     program = haproxy.prepare(settings.data_dir / haproxy.FOLDER) if settings.haproxy else None
     return around if program is None else {**around, "RAY_SERVE_HAPROXY_BINARY_PATH": str(program)}
+
+
+def _haproxy_files(settings: Settings) -> dict[str, str]:
+    """Return where HAProxy's files are: with those of Ray, which has one place for all, and the first user's alone."""
+    folder = ray_temp_dir(settings.data_dir, settings.region)
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/s",
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{folder}/m",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/state",
+    }
 
 
 def free_ports(count: int) -> list[int]:

@@ -124,6 +124,17 @@ def test_ray_s_folder_is_the_region_s_own_and_leaves_room_for_sockets(tmp_path: 
     assert all(len(f"{folder}/{longest}") < 104 for folder in folders)
 
 
+def test_haproxy_s_files_are_with_ray_s_and_leave_room_for_its_socket(tmp_path: Path) -> None:
+    (chosen,) = _settings_of([Place("a", 8080)], {"data_dir": tmp_path})
+    (environment,) = ray_environment.build([chosen], "postgresql:///x", "redis:///y")
+    ends = ("_LOC", "SOCKET_PATH", "STATE_BASE", "STATE_FILE")
+    files = [value for name, value in environment.items() if "_HAPROXY_" in name and name.endswith(ends)]
+    assert len(files) == 5
+    assert all(Path(each).is_relative_to(ray_temp_dir(tmp_path, "a")) for each in files)
+    folder, name = os.path.split(environment["RAY_SERVE_HAPROXY_SOCKET_PATH"])
+    assert len(f"{folder}/{'f' * 56}/{name}.4194304.tmp") < 108, "the id of a node, and what HAProxy binds first"
+
+
 def test_what_a_killed_ray_still_writes_does_not_keep_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
