@@ -39,6 +39,7 @@ WHOLE = BeforeValidator(_whole)  # stands after the bounds, else pydantic leaves
 Whole = Annotated[int, WHOLE]
 Priority = Annotated[int, Field(ge=0, le=2), WHOLE]
 Count = Annotated[int, Field(ge=0, le=10**9), WHOLE]
+Attempts = Annotated[int, Field(ge=1, le=20), WHOLE]
 Time = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"}, description="ISO 8601.")]
 Name = Annotated[str, Field(max_length=200, description="For people.", json_schema_extra=STORABLE)]
 ScopeName = Literal["submit", "read", "admin"]
@@ -115,6 +116,9 @@ class TaskRequest(_Request):
         le=30 * 86_400,
         description="EXPIRED when it has not started within this many seconds; further attempts may start later.",
     )
+    max_attempts: Attempts | None = Field(
+        default=None, description="How often it is tried before it is FAILED; by default as this service tries all."
+    )
     webhook: TaskWebhook | None = None
 
 
@@ -149,7 +153,7 @@ class DagStep(_Request):
         le=30 * 86_400,
         description="EXPIRED when it has not started so long after its parents; further attempts may start later.",
     )
-    max_attempts: Annotated[int, Field(ge=1, le=20), WHOLE] | None = None
+    max_attempts: Attempts | None = Field(default=None, description="As of a task.")
     reuse: bool = Field(
         default=False,
         description="Take what an earlier step of the tenant made of the same: version, parameters, seed and inputs.",

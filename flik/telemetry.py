@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
+import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -89,6 +90,10 @@ METRICS = (
     ),
     Metric("flik_breaker_opened", "counter", ("process", "dependency"), "How often a dependency was found to be away."),
     Metric("flik_breaker_refused", "counter", ("process", "dependency"), "Calls refused because a dependency is away."),
+    Metric("flik_process_cpu_seconds", "counter", ("process",), "CPU time of the process, user and system."),
+    Metric("flik_process_resident_bytes", "gauge", ("process",), "Memory of the process that is in RAM."),
+    Metric("flik_process_open_files", "gauge", ("process",), "Files, sockets and pipes that the process has open."),
+    Metric("flik_process_start_time_seconds", "gauge", ("process",), "When the process started, since the epoch."),
     Metric(
         "flik_result_reads", "counter", ("tier",), "Reads of a task by where they were answered: HOT, WARM or MISS."
     ),
@@ -107,6 +112,7 @@ class Metrics:
         self.process = process
         self.registry = registry or CollectorRegistry()
         self._made: dict[str, Any] = {}
+        self._cpu_s = 0.0  # counted so far
         for row in METRICS:
             if row.name in names or any(name.endswith("*") and row.name.startswith(name[:-1]) for name in names):
                 options = {"buckets": row.buckets} if row.kind == "histogram" else {}
@@ -118,7 +124,20 @@ class Metrics:
 
     def text(self) -> str:
         """Return all of them as Prometheus text."""
+        if "flik_process_cpu_seconds" in self._made:
+            self._note_process()
         return generate_latest(self.registry).decode()
+
+    def _note_process(self) -> None:
+        me = psutil.Process()
+        with me.oneshot():
+            times, resident, files, started_at = me.cpu_times(), me.memory_info().rss, me.num_fds(), me.create_time()
+        used_s = times.user + times.system
+        self["flik_process_cpu_seconds"].labels(self.process).inc(max(0.0, used_s - self._cpu_s))
+        self._cpu_s = used_s
+        self["flik_process_resident_bytes"].labels(self.process).set(resident)
+        self["flik_process_open_files"].labels(self.process).set(files)
+        self["flik_process_start_time_seconds"].labels(self.process).set(started_at)
 
 
 def labelled(text: str, name: str, value: str) -> str:

@@ -30,6 +30,7 @@ from flik.client import ClientError, FlikClient, Submitted, Task, TaskRequest, T
 @click.option("--payload", type=Payload(), help="The whole input as a JSON object; other options go on top of it.")
 @click.option("--region", help="Where to run it; default: the gateway's own region.")
 @click.option("--start-deadline", "start_deadline_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS")
+@click.option("--max-attempts", type=click.IntRange(1, 20), help="How often it is tried.")
 @with_webhook
 @click.option("--wait", is_flag=True, help="Wait for the end and print the result.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer.")
@@ -48,6 +49,7 @@ def submit(
     priority: int,
     region: str | None,
     start_deadline_s: float | None,
+    max_attempts: int | None,
     webhook: TaskWebhook | None,
     wait: bool,
     timeout_s: float | None,
@@ -63,7 +65,7 @@ def submit(
     flik submit IMAGE "a lighthouse" --seed 7 --out pictures
     """
     given = _payload(prompt, payload, fields)
-    request = TaskRequest(task_type.upper(), given, priority, region, start_deadline_s, webhook)
+    request = TaskRequest(task_type.upper(), given, priority, region, start_deadline_s, webhook, max_attempts)
     if not wait and out is None:
         _write_submitted(invocation, invocation.run(lambda client: _submit(client, request)))
         return
@@ -93,6 +95,7 @@ async def _submit(client: FlikClient, request: TaskRequest) -> Submitted:
             region=request.region,
             start_deadline_s=request.start_deadline_s,
             webhook=request.webhook,
+            max_attempts=request.max_attempts,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None

@@ -44,7 +44,10 @@ _NO_EVENTS = frozenset({404, 405, 406, 429, 501})
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
-    """One task to submit. `start_deadline_s`: it expires if it never started by then."""
+    """One task to submit.
+
+    `start_deadline_s`: it expires if it never started by then. `max_attempts`: how often it is tried (1 to 20).
+    """
 
     task_type: str
     payload: Mapping[str, Any]
@@ -52,6 +55,7 @@ class TaskRequest:
     region: str | None = None
     start_deadline_s: float | None = None
     webhook: TaskWebhook | None = None
+    max_attempts: int | None = None
 
 
 class FlikClient(DagCalls):
@@ -74,9 +78,10 @@ class FlikClient(DagCalls):
         region: str | None = None,
         start_deadline_s: float | None = None,
         webhook: TaskWebhook | None = None,
+        max_attempts: int | None = None,
     ) -> Submitted:
         """Submit one task; when this returns, the task is safe with Flik."""
-        request = TaskRequest(task_type, payload, priority, region, start_deadline_s, webhook)
+        request = TaskRequest(task_type, payload, priority, region, start_deadline_s, webhook, max_attempts)
         answer = await self._transport.call("POST", "/api/v1/tasks", body=self._wire(request), once=True)
         return self._as(read_submitted, answer)
 
@@ -251,6 +256,7 @@ class FlikClient(DagCalls):
             payload=dict(request.payload),
             region=request.region,
             startDeadlineS=request.start_deadline_s,
+            maxAttempts=request.max_attempts,
             webhook=request.webhook and request.webhook.as_json(),
         )
 

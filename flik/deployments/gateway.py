@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 APP_NAME = "flik"
 _METRICS = (
     "flik_submit_*", "flik_breaker_*", "flik_rate_*", "flik_followers", "flik_webhook_*", "flik_http_errors",
-    "flik_result_reads",
+    "flik_result_reads", "flik_process_*",
 )  # fmt: skip
 
 

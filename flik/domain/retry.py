@@ -32,14 +32,15 @@ def decide(*, attempt: int, allowed: int, retryable: bool, delays_s: Sequence[fl
     `allowed` is the number of the last attempt that may be made. It grows by a whole round
     when a caller retries a failed task, so the delays are counted from the end: with delays
     5, 15, 60 and `allowed` 4, attempts 1, 2 and 3 are followed after 5, 15 and 60 s, and
-    after attempt 4 Flik gives up. With more attempts left than delays the first delay holds.
+    after attempt 4 Flik gives up. With more attempts left than delays the first delay holds, and
+    a task that may be tried less often than there are delays begins with the first one too.
     """
     left = allowed - attempt
     if not retryable or left <= 0:
         return GiveUp()
     if not delays_s:
         return RetryAt(now)
-    return RetryAt(now + delays_s[max(0, len(delays_s) - left)])
+    return RetryAt(now + delays_s[max(0, min(attempt - 1, len(delays_s) - left))])
 
 
 def decide_lost(*, attempt: int, allowed: int, now: float) -> Decision:

@@ -68,9 +68,9 @@ class Priority(IntEnum):
 
 
 class NewTask(NamedTuple):
-    """A validated task that is not stored yet. `payload` is JSON text.
+    """A validated task that is not stored yet. `payload` is JSON text; `max_attempts` None: as the service has it.
 
-    Of a step of a dag: `waits` says that it has parents, so that it begins as PENDING; `max_attempts` is its own.
+    Of a step of a dag, `waits` says that it has parents, so that it begins as PENDING.
     """
 
     task_id: str

@@ -245,7 +245,7 @@ def read_task(document: Any, caller: Caller, origin: Origin, parts: Parts, point
     deadline = None if wanted.start_deadline_s is None else now + wanted.start_deadline_s
     return NewTask(
         str(task_id), tenant_id, wanted.task_type, wanted.priority, region, payload.decode(), now, deadline,
-        origin.request_id, origin.trace_id, hook,
+        origin.request_id, origin.trace_id, hook, max_attempts=wanted.max_attempts,
     )  # fmt: skip
 
 

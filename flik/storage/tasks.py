@@ -109,8 +109,10 @@ def _row_of(task: NewTask) -> dict[str, Any]:
         row["trace_id"] = trace_id
     if task.webhook is not None:
         row["hook_kinds"] = task.webhook.kinds
+    if task.max_attempts is not None:
+        row["max_attempts"] = task.max_attempts
     if task.dag_id is not None:
-        row["dag_id"], row["waits"], row["max_attempts"] = task.dag_id, task.waits, task.max_attempts
+        row["dag_id"], row["waits"] = task.dag_id, task.waits
     return row
 
 

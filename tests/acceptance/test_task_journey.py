@@ -159,6 +159,15 @@ def test_task_fails_for_good_after_its_third_retry(flik: RunningFlik) -> None:
     assert [row[3] for row in attempts(flik, task_id)] == ["FAILED"] * 4
 
 
+@pytest.mark.parametrize("own", [1, 6])
+def test_a_task_may_say_how_often_it_is_tried(flik: RunningFlik, own: int) -> None:
+    failures = [{"code": f"failure_{number}"} for number in range(8)]
+    task_id = flik.submit(payload={"script": {"durationS": 0.1, "failures": failures}}, maxAttempts=own)
+    done = flik.wait(task_id)
+    assert (done["status"], done["attempt"], done["error"]["code"]) == ("FAILED", own, f"failure_{own - 1}")
+    assert (done["maxAttempts"], len(attempts(flik, task_id))) == (own, own)
+
+
 @pytest.mark.parametrize("given", ["journey-7", None])
 def test_request_id_is_accepted_or_made_echoed_once_and_kept(flik: RunningFlik, given: str | None) -> None:
     trace = f"00-{'c' * 32}-{'d' * 16}-01"
@@ -215,6 +224,11 @@ def test_metrics_tell_what_was_done(flik: RunningFlik) -> None:
     assert sample(flik, "flik_attempts_total", attempt="1", **labels) >= 3
     for name in ("flik_submit_seconds_count", "flik_queue_wait_seconds_count", "flik_run_seconds_count"):
         assert sample(flik, name) > 0, name
+    for process in ("gateway", "queue"):
+        (running,) = flik.find(process)
+        shown = sample(flik, "flik_process_resident_bytes", process=process)
+        assert shown == pytest.approx(running.memory_info().rss, rel=0.2)
+        assert sample(flik, "flik_process_cpu_seconds_total", process=process) > 0
 
 
 def test_depth_of_the_queue_is_shown_per_type_and_class(flik: RunningFlik) -> None:

@@ -332,6 +332,12 @@ async def test_a_failed_task_gets_a_round_of_attempts_more(store: Store) -> None
     assert (view.completed_at, view.error_code) == (None, None)
 
 
+@pytest.mark.parametrize(("own", "attempts"), [(None, 4), (1, 1), (20, 20)])
+async def test_a_task_may_say_how_often_it_is_tried(store: Store, own: int | None, attempts: int) -> None:
+    row = await granted(store, max_attempts=own)
+    assert (row.max_attempts, (await seen(store, row)).max_attempts) == (attempts, attempts)
+
+
 async def test_what_is_not_failed_is_not_retried(store: Store) -> None:
     (task,) = await submit(store)
     assert await store.retry(task.task_id, 4, NOW) == (Status.QUEUED, None)

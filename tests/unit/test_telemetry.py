@@ -6,10 +6,13 @@ import asyncio
 import io
 import json
 import logging
+import tempfile
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+import psutil
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -70,6 +73,30 @@ def test_only_the_metrics_that_were_asked_for_are_made() -> None:
     measured["flik_attempts"].labels("TEXT", "1", "COMPLETED").inc()
     with pytest.raises(KeyError):
         measured["flik_http_errors"]
+
+
+def test_a_process_tells_what_it_takes() -> None:
+    measured = Metrics("flik_process_*", process="queue")
+    before, started = samples(measured.text()), time.process_time()
+    while time.process_time() < started + 0.05:
+        pass
+    with tempfile.TemporaryFile():
+        after = samples(measured.text())
+    me = psutil.Process()
+    assert 0.03 < after["cpu_seconds_total"] - before["cpu_seconds_total"] < 0.5
+    assert after["cpu_seconds_total"] <= sum(me.cpu_times()[:2])
+    assert after["resident_bytes"] == pytest.approx(me.memory_info().rss, rel=0.2)
+    assert after["open_files"] == before["open_files"] + 1
+    assert after["start_time_seconds"] == me.create_time()
+
+
+def samples(text: str) -> dict[str, float]:
+    return {
+        sample.name.removeprefix("flik_process_"): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.labels == {"process": "queue"} and not sample.name.endswith("_created")
+    }
 
 
 def test_texts_of_several_processes_become_one_that_repeats_no_header_and_no_series() -> None:

@@ -18,7 +18,7 @@ from flik.telemetry import Metrics, Names
 
 _NAMES = ("flik_tasks_*", "flik_attempts", "flik_queue_*", "flik_worker*", "flik_run_seconds", "flik_grant_seconds",
           "flik_settle_seconds", "flik_stale_settlements", "flik_events_*", "flik_breaker_*",
-          "flik_upload*")  # fmt: skip
+          "flik_upload*", "flik_process_*")  # fmt: skip
 _KIND = attrgetter("task_type", "priority")
 _MODEL = "model"
 _DEPENDENCIES = ("artifacts", "provider")  # of a worker

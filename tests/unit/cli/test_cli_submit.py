@@ -35,11 +35,12 @@ def test_options_go_on_top_of_a_payload_from_stdin_or_a_file(gateway: FakeGatewa
     file.write_text('{"prompt": "old", "maxWords": 9}')
 
     run("submit", "TEXT", "--payload", "-", "--priority", "0", input='{"prompt": "from stdin"}')
-    run("submit", "TEXT", "new", "--payload", f"@{file}", "--start-deadline", "30")
+    run("submit", "TEXT", "new", "--payload", f"@{file}", "--start-deadline", "30", "--max-attempts", "9")
 
     first, second = (asked.body for asked in gateway.requests)
     assert (first["payload"], first["priority"]) == ({"prompt": "from stdin"}, 0)
     assert (second["payload"], second["startDeadlineS"]) == ({"prompt": "new", "maxWords": 9}, 30)
+    assert (first.get("maxAttempts"), second["maxAttempts"]) == (None, 9)
 
 
 def test_webhook_goes_with_its_secret_from_the_environment_or_an_option(

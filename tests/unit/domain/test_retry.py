@@ -29,6 +29,11 @@ NOW = 1000.0
         (2, 5, True, RetryAt(1005.0)),
         # more attempts left than delays
         (1, 8, True, RetryAt(1005.0)),
+        # fewer attempts than delays
+        (1, 2, True, RetryAt(1005.0)),
+        (1, 3, True, RetryAt(1005.0)),
+        (2, 3, True, RetryAt(1015.0)),
+        (2, 2, True, GiveUp()),
     ],
 )
 def test_a_failure_is_tried_again_after_5_15_and_60_s(

@@ -25,7 +25,8 @@ def pointers(answer: httpx.Response) -> list[str]:
 
 async def test_submitted_task_is_stored_and_announced(fakes: Fakes, client: httpx.AsyncClient) -> None:
     headers = {"X-Request-ID": "r-1", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
-    answer = await client.post("/api/v1/tasks", json=body(priority=0, startDeadlineS=60), headers=headers)
+    asked = body(priority=0, startDeadlineS=60, maxAttempts=2)
+    answer = await client.post("/api/v1/tasks", json=asked, headers=headers)
     assert answer.status_code == 202
     said = schemas.Submitted.model_validate(answer.json())
     assert said.status == "QUEUED"
@@ -39,6 +40,7 @@ async def test_submitted_task_is_stored_and_announced(fakes: Fakes, client: http
     assert json.loads(stored.payload) == {"prompt": "rain"}
     assert (stored.request_id, stored.trace_id) == ("r-1", "a" * 32)
     assert stored.start_deadline_at == pytest.approx(stored.created_at + 60)
+    assert stored.max_attempts == 2
     await asyncio.sleep(0)  # the caller is answered first
     assert [ticket.task_id for ticket in fakes.queue.announced] == [said.task_id]
 
@@ -102,6 +104,9 @@ async def test_broken_traceparent_is_left_out(fakes: Fakes, client: httpx.AsyncC
         ({"startDeadlineS": 0}, "/startDeadlineS"),
         ({"startDeadlineS": "60"}, "/startDeadlineS"),
         ({"startDeadlineS": 1e9}, "/startDeadlineS"),
+        ({"maxAttempts": 0}, "/maxAttempts"),
+        ({"maxAttempts": 21}, "/maxAttempts"),
+        ({"maxAttempts": 1.5}, "/maxAttempts"),
         ({"region": "mars"}, "/region"),
         ({"region": "US EAST"}, "/region"),
         ({"extra": 1}, "/extra"),
