@@ -44,6 +44,7 @@ from flik.pipeline.follow_text import TextFollowing
 
 HEARTBEAT_S = 15.0
 SEND_S = 30.0
+SENT_AT_ONCE = 64 * 1024  # bytes, and what is left of the last event
 COME_BACK_MS = 1_000
 COME_BACK_FROM_STOP_MS = (500, 2_500)
 MAX_SEQ = 2**31 - 1
@@ -295,14 +296,28 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         written, over = self._frames.opening, False
         while True:
-            while (event := self._following.next_now()) is not None:
-                written += self._frames.of(event)
-            over = over or self._following.ended or self._only_head
+            body, is_all = self._with_what_is_there(written)
+            ends = is_all and (over or self._following.ended or self._only_head)
             async with asyncio.timeout(SEND_S):
-                await send({"type": "http.response.body", "body": written, "more_body": not over})
-            if over:
+                await send({"type": "http.response.body", "body": body, "more_body": not ends})
+            if ends:
                 return
-            written, over = await self._next()
+            if is_all:
+                written, over = await self._next()
+            else:
+                written = b""
+                await asyncio.sleep(0)  # it is others' turn, too
+
+    def _with_what_is_there(self, written: bytes) -> tuple[bytes, bool]:
+        """Return what is written and the events that are there, as many as go at once; and whether these are all."""
+        pieces, size = [written], len(written)
+        while size < SENT_AT_ONCE:
+            event = self._following.next_now()
+            if event is None:
+                return b"".join(pieces), True
+            pieces.append(self._frames.of(event))
+            size += len(pieces[-1])
+        return b"".join(pieces), False
 
     async def _next(self) -> tuple[bytes, bool]:
         """Return what is to be sent next, and whether it is the end."""

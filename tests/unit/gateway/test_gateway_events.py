@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import gateway_parts
@@ -220,6 +220,42 @@ async def test_a_reader_that_takes_nothing_is_left(fakes: Fakes, monkeypatch: py
         async with asyncio.timeout(SOON_S):
             await reading.serve()
     assert fakes.hub.followers == 0
+
+
+async def test_a_long_text_goes_in_pieces_and_others_have_their_turns_between_them() -> None:
+    """What was added to what was written before each time would take a gateway seconds, in which it served nobody."""
+    frames = [b"%06d" % number * 50 for number in range(20_000)]
+    left, turns, bodies = iter(frames), [0], []
+
+    class Backlog:
+        ended = True
+
+        def next_now(self) -> bytes | None:
+            return next(left, None)
+
+    class AsTheyAre:
+        opening, patience_s = b"first ", 1.0
+
+        def of(self, event: bytes) -> bytes:
+            return event
+
+    async def others() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            bodies.append((message["body"], message["more_body"]))
+
+    waiting = asyncio.create_task(others())
+    backlog: Any = Backlog()
+    await events.EventStream(nullcontext(backlog), backlog, AsTheyAre())({}, asyncio.Event().wait, send)  # type: ignore[arg-type]
+    waiting.cancel()
+    assert b"".join(body for body, _ in bodies) == b"first " + b"".join(frames)
+    assert [more for _, more in bodies] == [True] * (len(bodies) - 1) + [False]
+    assert max(len(body) for body, _ in bodies) < events.SENT_AT_ONCE + len(frames[0])
+    assert turns[0] >= len(bodies)
 
 
 async def test_a_head_request_gets_the_head(fakes: Fakes, client: httpx.AsyncClient) -> None:
