@@ -26,7 +26,7 @@ SLACK_S = 4.0  # the machine is shared, the client runs on it too; `make bench` 
 @pytest.mark.timeout(180)
 async def test_two_thousand_wait_on_one_gateway_and_hear_of_the_end(flik: RunningFlik) -> None:
     (gateway,) = flik.find("gateway")
-    in_the_way = flik.submit(payload={"script": {"durationS": 150}})  # takes the one slot, so that the others wait
+    in_the_way = flik.submit(payload={"script": {"durationS": 3000}})  # 150 s in the one slot: the others wait
     flik.wait(in_the_way, until=("PROCESSING",))
     task_ids = [flik.submit() for _ in range(2)]
     before = gateway.memory_info().rss
