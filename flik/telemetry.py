@@ -22,8 +22,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
-import psutil
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 _SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LONG_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0)
@@ -99,6 +98,11 @@ METRICS = (
     ),
 )
 
+_OF_PROCESS = {
+    "flik_process_resident_bytes": "process_resident_memory_bytes",
+    "flik_process_open_files": "process_open_fds",
+    "flik_process_start_time_seconds": "process_start_time_seconds",
+}
 _KINDS = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 
@@ -129,15 +133,12 @@ class Metrics:
         return generate_latest(self.registry).decode()
 
     def _note_process(self) -> None:
-        me = psutil.Process()
-        with me.oneshot():
-            times, resident, files, started_at = me.cpu_times(), me.memory_info().rss, me.num_fds(), me.create_time()
-        used_s = times.user + times.system
+        read = {family.name: family.samples[0].value for family in ProcessCollector(registry=None).collect()}
+        used_s = read.get("process_cpu_seconds", self._cpu_s)
         self["flik_process_cpu_seconds"].labels(self.process).inc(max(0.0, used_s - self._cpu_s))
         self._cpu_s = used_s
-        self["flik_process_resident_bytes"].labels(self.process).set(resident)
-        self["flik_process_open_files"].labels(self.process).set(files)
-        self["flik_process_start_time_seconds"].labels(self.process).set(started_at)
+        for name, found in _OF_PROCESS.items():
+            self[name].labels(self.process).set(read.get(found, 0.0))
 
 
 def labelled(text: str, name: str, value: str) -> str:

@@ -84,10 +84,10 @@ def test_a_process_tells_what_it_takes() -> None:
         after = samples(measured.text())
     me = psutil.Process()
     assert 0.03 < after["cpu_seconds_total"] - before["cpu_seconds_total"] < 0.5
-    assert after["cpu_seconds_total"] <= sum(me.cpu_times()[:2])
+    assert after["cpu_seconds_total"] <= sum(me.cpu_times()[:2]) + 0.01
     assert after["resident_bytes"] == pytest.approx(me.memory_info().rss, rel=0.2)
     assert after["open_files"] == before["open_files"] + 1
-    assert after["start_time_seconds"] == me.create_time()
+    assert after["start_time_seconds"] == pytest.approx(me.create_time(), abs=1.0)
 
 
 def samples(text: str) -> dict[str, float]:
