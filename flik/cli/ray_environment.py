@@ -62,6 +62,7 @@ def _build(settings: Settings, ports: Ports, database_url: str, redis_url: str) 
     defaults = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
+        "MALLOC_ARENA_MAX": "2",  # each process has some 30 threads, of which few allocate at one moment
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_GRAFANA_HOST": "DISABLED",
         "RAY_SERVE_ENABLE_HA_PROXY": "1" if settings.haproxy else "0",
