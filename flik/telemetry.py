@@ -116,24 +116,25 @@ class Metrics:
         self.process = process
         self.registry = registry or CollectorRegistry()
         self._made: dict[str, Any] = {}
-        self._cpu_s = 0.0  # counted so far
         for row in METRICS:
             if row.name in names or any(name.endswith("*") and row.name.startswith(name[:-1]) for name in names):
                 options = {"buckets": row.buckets} if row.kind == "histogram" else {}
                 kind: Any = _KINDS[row.kind]
                 self._made[row.name] = kind(row.name, row.help, row.labels, registry=self.registry, **options)
+        self._process = ProcessCollector(registry=None) if "flik_process_cpu_seconds" in self._made else None
+        self._cpu_s = 0.0  # of the process, counted so far
 
     def __getitem__(self, name: str) -> Any:
         return self._made[name]
 
     def text(self) -> str:
         """Return all of them as Prometheus text."""
-        if "flik_process_cpu_seconds" in self._made:
-            self._note_process()
+        if self._process is not None:
+            self._note_process(self._process)
         return generate_latest(self.registry).decode()
 
-    def _note_process(self) -> None:
-        read = {family.name: family.samples[0].value for family in ProcessCollector(registry=None).collect()}
+    def _note_process(self, process: ProcessCollector) -> None:
+        read = {family.name: family.samples[0].value for family in process.collect()}
         used_s = read.get("process_cpu_seconds", self._cpu_s)
         self["flik_process_cpu_seconds"].labels(self.process).inc(max(0.0, used_s - self._cpu_s))
         self._cpu_s = used_s

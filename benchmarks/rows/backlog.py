@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import httpx
@@ -61,18 +61,15 @@ def measure(region: Region, plan: Plan) -> Outcome:
 def _leased_after_ms(region: Region) -> float:
     """Submit one by one; return the median of what each waited for a worker."""
     waited = []
-    for post in islice(single_posts() * SUBMITS, SUBMITS):
+    for post in islice(cycle(single_posts()), SUBMITS):
         answer = region.submit(post)
         answer.raise_for_status()
         time.sleep(PAUSE_S)
         task = region.client.get(f"/api/v1/tasks/{answer.json()['taskId']}").json()
         if started_at := task.get("startedAt"):
-            waited.append((_read(started_at) - _read(task["createdAt"])).total_seconds() * 1000)
+            wait = datetime.fromisoformat(started_at) - datetime.fromisoformat(task["createdAt"])
+            waited.append(wait.total_seconds() * 1000)
     return percentile(waited, 0.5) or float("nan")
-
-
-def _read(moment: str) -> datetime:
-    return datetime.fromisoformat(moment)
 
 
 def _insert(data_dir: Path, count: int) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -46,6 +46,13 @@ backend rude
 """
 
 
+class Running(NamedTuple):
+    """A HAProxy, and where it takes requests."""
+
+    process: psutil.Process
+    port: int
+
+
 def listen() -> socket.socket:
     server = socket.create_server(("127.0.0.1", 0))
     server.settimeout(30)
@@ -63,7 +70,7 @@ def hang_up(server: socket.socket) -> None:
 
 
 @pytest.fixture(scope="module")
-def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """HAProxy before a server that is gone, one that says nothing, and one that hangs up."""
     folder = tmp_path_factory.mktemp("haproxy")
     with pytest.MonkeyPatch.context() as patch:
@@ -82,21 +89,18 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[psutil.Process
         }
         configuration.write_text(CONFIGURATION.format(folder=folder, port=port, **ports))
         threading.Thread(target=hang_up, args=(rude,), daemon=True).start()
-        running = subprocess.Popen([str(program), "-db", "-f", str(configuration), "-dR"])
+        process = subprocess.Popen([str(program), "-db", "-f", str(configuration), "-dR"])
         try:
             eventually(lambda: _is_open(port), within_s=10, what="HAProxy's start")
-            yield psutil.Process(running.pid)
+            yield Running(psutil.Process(process.pid), port)
         finally:
-            running.terminate()
-            running.wait(10)
+            process.terminate()
+            process.wait(10)
 
 
 @pytest.fixture(scope="module")
-def port(process: psutil.Process) -> int:
-    """Where it takes requests."""
-    (configuration,) = (Path(each) for each in process.cmdline() if each.endswith(".cfg"))
-    (found,) = re.findall(r"frontend http_frontend\n +bind 127.0.0.1:(\d+)", configuration.read_text())
-    return int(found)
+def port(running: Running) -> int:
+    return running.port
 
 
 def _is_open(port: int) -> bool:
@@ -130,8 +134,8 @@ def test_haproxys_own_answer_is_a_problem(port: int, sent: bytes, status: int, c
     assert (said.status, said.code, said.retryable, said.request_id) == (status, code, retryable, "")
 
 
-def test_its_metrics_are_not_on_the_network(process: psutil.Process) -> None:
-    listening = [each.laddr.ip for each in process.net_connections("inet4") if each.status == "LISTEN"]
+def test_its_metrics_are_not_on_the_network(running: Running) -> None:
+    listening = [each.laddr.ip for each in running.process.net_connections("inet4") if each.status == "LISTEN"]
     assert listening == ["127.0.0.1"] * 2
 
 

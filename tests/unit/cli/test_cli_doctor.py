@@ -16,6 +16,7 @@ from flik.cli import checks, doctor, memory
 from flik.cli.checks import Finding, Verdict
 from flik.cli.up import refuse_hopeless
 from flik.errors import StartupRefused
+from flik.settings import load
 
 GIB = 1024**3
 
@@ -81,6 +82,13 @@ def test_a_data_folder_that_takes_no_files_fails(tmp_path: Path) -> None:
     in_the_way.touch()
 
     assert checks.data_folder(in_the_way / "data").verdict is Verdict.FAIL
+
+
+def test_too_few_open_files_are_a_warning_that_says_how_many_may_follow() -> None:
+    assert checks.files(load(), 524_288).verdict is Verdict.OK
+    found = checks.files(load(), 20_000)
+    assert (found.verdict, found.detail) == (Verdict.WARN, "20,000 at most")
+    assert "only 5,850 can follow" in found.advice
 
 
 def test_ray_in_another_version_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
